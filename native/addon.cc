@@ -1,0 +1,23 @@
+// The addon's one entry point: each component adds its exports. State is per environment, in the components' classes.
+#include <napi.h>
+
+namespace ocifs {
+void InitErofs(Napi::Env env, Napi::Object exports);
+void InitInflate(Napi::Env env, Napi::Object exports);
+void InitSparse(Napi::Env env, Napi::Object exports);
+void InitFdPass(Napi::Env env, Napi::Object exports);
+void InitLayer(Napi::Env env, Napi::Object exports);
+void InitFuse(Napi::Env env, Napi::Object exports);
+}  // namespace ocifs
+
+static Napi::Object Init(Napi::Env env, Napi::Object exports) {
+  ocifs::InitErofs(env, exports);
+  ocifs::InitInflate(env, exports);
+  ocifs::InitSparse(env, exports);
+  ocifs::InitFdPass(env, exports);
+  ocifs::InitLayer(env, exports);
+  ocifs::InitFuse(env, exports);
+  return exports;
+}
+
+NODE_API_MODULE(ocifs, Init)

@@ -1,0 +1,19 @@
+{
+  "targets": [{
+    "target_name": "ocifs",
+    "sources": [
+      "addon.cc",
+      "erofs/image.cc", "erofs/binding.cc",
+      "inflate/span_decoder.cc", "inflate/recorder.cc", "inflate/binding.cc",
+      "sparse/binding.cc",
+      "fdpass/binding.cc",
+      "layer/span_store.cc", "layer/binding.cc",
+      "fuse/session.cc", "fuse/binding.cc"
+    ],
+    "include_dirs": ["<!(node -p \"require('node-addon-api').include_dir\")"],
+    "defines": ["NAPI_VERSION=8", "OPENSSL_SUPPRESS_DEPRECATED", "_FILE_OFFSET_BITS=64"],
+    "cflags_cc": ["-std=c++20", "-O2", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden", "-fexceptions"],
+    "cflags_cc!": ["-fno-exceptions", "-std=gnu++17", "-std=gnu++20", "-fno-rtti"],
+    "libraries": ["-lisal", "-l:libz.a", "-l:libcrypto.a", "-Wl,--exclude-libs,ALL", "-Wl,-Bsymbolic", "-Wl,-z,now"]
+  }]
+}

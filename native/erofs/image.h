@@ -1,0 +1,91 @@
+// EROFS reader over a memory-mapped tarindex (or any uncompressed EROFS metadata image). Everything in the file is
+// hostile input: each offset is checked against the mapping before it is followed, and every loop is bounded.
+// Thread-safe for concurrent reads: an Image is immutable once open. Format: docs/FORMATS.md.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "../base/status.h"
+
+namespace ocifs::erofs {
+
+struct DeviceSlot {
+  std::string tag;       // up to 64 bytes, NULs cut off
+  uint64_t blocks = 0;   // size in blocks
+  uint64_t uniaddr = 0;  // first block in the flat address space; 0 = not mapped there
+};
+
+struct Attr {
+  uint64_t nid = 0;
+  uint32_t ino = 0;
+  uint32_t mode = 0;  // S_IFMT and permission bits
+  uint32_t uid = 0, gid = 0, nlink = 0;
+  uint64_t size = 0;
+  int64_t mtime_sec = 0;
+  uint32_t mtime_nsec = 0;
+  uint32_t rdev_major = 0, rdev_minor = 0;
+};
+
+struct Dirent {
+  uint64_t nid = 0;
+  uint8_t type = 0;  // EROFS file type: 1 reg 2 dir 3 chr 4 blk 5 fifo 6 sock 7 symlink
+  std::string_view name;  // points into the mapping
+};
+
+enum class ExtentKind { kHole, kIndex, kDevice };
+struct Extent {
+  ExtentKind kind = ExtentKind::kHole;
+  uint64_t file_offset = 0;
+  uint64_t length = 0;
+  uint32_t device = 0;  // kDevice: 1-based slot number
+  uint64_t offset = 0;  // kDevice: byte in that device; kIndex: byte in the mapped file
+};
+
+class Image {
+ public:
+  // Maps `fd` (kept open by the caller only during the call) and checks superblock, checksum, features, device table and
+  // root inode. A feature that is not handled is refused by name ("unsupported"). `image_size` 0 = fstat.
+  static Status Open(int fd, std::unique_ptr<Image>* out);
+  ~Image();
+  Image(const Image&) = delete;
+  Image& operator=(const Image&) = delete;
+
+  uint64_t root_nid() const { return root_nid_; }
+  uint64_t inode_count() const { return inode_count_; }
+  uint32_t block_size() const { return 1u << blkszbits_; }
+  uint64_t size_bytes() const { return map_size_; }         // of the mapped file
+  uint64_t primary_blocks() const { return primary_blocks_; }
+  const std::vector<DeviceSlot>& devices() const { return devices_; }
+  const uint8_t* data() const { return map_; }
+
+  Status GetAttr(uint64_t nid, Attr* out) const;
+  // ENOENT is a Status with err == ENOENT; ENOTDIR when `dir` is no directory. "." and ".." are found as stored.
+  Status Lookup(uint64_t dir, std::string_view name, Dirent* out) const;
+  // Calls `emit(entry, next_cookie)` from `cookie` (0 = start) until it returns false or the directory ends.
+  // A cookie is the position of the next entry and stays valid as long as the image: any process can continue.
+  Status ReadDir(uint64_t dir, uint64_t cookie, const std::function<bool(const Dirent&, uint64_t)>& emit) const;
+  Status ReadLink(uint64_t nid, std::string* out) const;
+  // Names as listxattr(2) gives them: each followed by NUL.
+  Status ListXattr(uint64_t nid, std::string* out) const;
+  // err == ENODATA when the inode has no such attribute. `name` is the full name ("user.foo").
+  Status GetXattr(uint64_t nid, std::string_view name, std::string* out) const;
+  // Appends the extents that cover [offset, min(offset+length, size)) of a regular file, in order, without gaps.
+  // Every kDevice extent lies inside its device; every kIndex extent inside the mapping.
+  Status MapRange(uint64_t nid, uint64_t offset, uint64_t length, std::vector<Extent>* out) const;
+
+ private:
+  Image() = default;
+  const uint8_t* map_ = nullptr;
+  uint64_t map_size_ = 0;
+  uint8_t blkszbits_ = 9;
+  uint64_t root_nid_ = 0, inode_count_ = 0, primary_blocks_ = 0;
+  std::vector<DeviceSlot> devices_;
+  struct Private;  // what image.cc adds
+  std::unique_ptr<Private> p_;
+};
+
+}  // namespace ocifs::erofs

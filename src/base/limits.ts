@@ -1,0 +1,47 @@
+/**
+ * Every limit on input from outside and on memory held, each with its reason. Sizes are bytes.
+ * A limit that is exceeded is an OcifsError("limit") that names the limit and the value found.
+ */
+export const limits = {
+  /** The distribution spec asks registries to accept 4 MiB manifests; nothing larger is a manifest. */
+  manifestBytes: 4 << 20,
+  /** An image config holds history and env; 8 MiB is far beyond any seen. */
+  configBytes: 8 << 20,
+  /** Error bodies are quoted in messages; more than this is not an error message. */
+  errorBodyBytes: 8 << 10,
+  /** A token response is a few KiB of JWT. */
+  tokenBytes: 1 << 20,
+  /** docker config.json and auth.json; erofs-utils uses the same limit. */
+  dockerConfigBytes: 4 << 20,
+  /** Output of a credential helper. */
+  credentialHelperBytes: 1 << 20,
+  /** OCI image manifests of more than 127 layers cannot be run by overlayfs; leave room for merged images. */
+  layers: 1024,
+  /** Entries of an image index. */
+  indexManifests: 1024,
+  /** HTTP redirects followed for one request. */
+  redirects: 5,
+  /** One PAX header or GNU long name record block: names of 4 KiB, xattrs of 64 KiB each, with room. */
+  paxBytes: 8 << 20,
+  /** Linux PATH_MAX without its NUL; a tar path or link target above it cannot be created or read. */
+  pathBytes: 4095,
+  /** Linux NAME_MAX, and EROFS' own limit of a directory entry name. */
+  nameBytes: 255,
+  /** Linux XATTR_SIZE_MAX, XATTR_NAME_MAX; EROFS value sizes are u16. */
+  xattrValueBytes: 65535,
+  xattrNameBytes: 255,
+  /** EROFS xattr area of one inode: icount is u16, 4 bytes a unit. */
+  xattrAreaBytes: 65535 * 4,
+  /** Entries of one layer's tar. 16 M inodes are 1 GiB of index: above that something is wrong. */
+  tarEntries: 16 << 20,
+  /** Depth of directories, as EROFS readers of the kernel allow far more; guards recursion. */
+  pathDepth: 2048,
+  /** Records of a zinfo: at 1 MiB a span, 1 TiB of uncompressed tar. */
+  checkpoints: 1 << 20,
+  /** A tarindex file is mapped, not read; this bounds what is accepted at all. */
+  tarindexBytes: 8 * 2 ** 30,
+  /** Uncompressed tar of one layer; EROFS 48-bit addresses allow more, no registry stores it. */
+  layerTarBytes: 16 * 2 ** 40,
+  /** The compressed size of one blob. */
+  blobBytes: 4 * 2 ** 40,
+} as const;

@@ -1,0 +1,27 @@
+import type { Digest } from "../oci/digest.js";
+
+export interface FetchOptions {
+  readonly signal?: AbortSignal;
+  /** Demand requests overtake prefetch requests that wait for a connection. Default: demand. */
+  readonly priority?: "demand" | "prefetch";
+}
+
+/**
+ * Where the bytes of one blob come from. Implementations: a registry, a file, an OCI layout.
+ * Bytes are as served; who keeps them checks the digest.
+ */
+export interface BlobSource extends AsyncDisposable {
+  readonly digest: Digest;
+  /** From the manifest's descriptor, or the file's size. */
+  readonly sizeBytes: number;
+  /** For messages and logs; holds no secret. */
+  readonly description: string;
+
+  /**
+   * The bytes [offset, offset + length), as chunks in order. The chunks add up to exactly `length`, or iteration throws
+   * (`network` when what was delivered so far is right but incomplete and trying again may help). A range outside
+   * [0, sizeBytes] is `usage`. Retries and their limits are the implementation's; nothing is delivered twice.
+   * Ending the iteration early ends the transfer.
+   */
+  fetchRange(offset: number, length: number, options?: FetchOptions): AsyncIterable<Uint8Array>;
+}
