@@ -5,9 +5,9 @@
       "addon.cc",
       "erofs/image.cc", "erofs/binding.cc",
       "inflate/span_decoder.cc", "inflate/recorder.cc", "inflate/binding.cc",
-      "sparse/binding.cc",
+      "sparse/sparse.cc", "sparse/binding.cc",
       "fdpass/binding.cc",
-      "layer/span_store.cc", "layer/binding.cc",
+      "layer/span_store.cc", "layer/span_fill.cc", "layer/binding.cc",
       "fuse/session.cc", "fuse/binding.cc"
     ],
     "include_dirs": ["<!(node -p \"require('node-addon-api').include_dir\")"],

@@ -1,5 +1,155 @@
+#include <fcntl.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <mutex>
+
+#include "../base/async.h"
 #include "../base/napi_util.h"
+#include "../erofs/binding.h"
+#include "../layer/binding.h"
+#include "session.h"
 
 namespace ocifs {
-void InitFuse(Napi::Env, Napi::Object) {}
+namespace {
+
+// mountFuse(target, source, flags, data) → fd. mount(2) of type fuse.ocifs, as root.
+Napi::Value MountFuse(const Napi::CallbackInfo& info) {
+  const std::string target = info[0].ToString(), source = info[1].ToString();
+  const unsigned long flags = ToU64(info[2], "flags");
+  std::string data = info[3].ToString();
+  const int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+  if (fd < 0) throw ToError(info.Env(), Status::Errno(errno, "open /dev/fuse"));
+  data = "fd=" + std::to_string(fd) + "," + data;
+  if (mount(source.c_str(), target.c_str(), "fuse.ocifs", flags, data.c_str()) < 0) {
+    const int e = errno;
+    close(fd);
+    throw ToError(info.Env(), Status::Errno(e, "mount " + target));
+  }
+  return Napi::Number::New(info.Env(), fd);
+}
+
+// unmount(target, lazy) → Promise. On a pool thread: umount(2) can wait for the file system's own answers.
+Napi::Value Unmount(const Napi::CallbackInfo& info) {
+  const std::string target = info[0].ToString();
+  const bool lazy = info[1].ToBoolean();
+  return AsyncTask::Run(
+      info.Env(),
+      [=] {
+        return umount2(target.c_str(), UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)) < 0 ? Status::Errno(errno, "unmount " + target)
+                                                                                     : Status::Ok();
+      },
+      [](Napi::Env env) -> Napi::Value { return env.Undefined(); });
+}
+
+class FuseSessionObject : public Napi::ObjectWrap<FuseSessionObject> {
+ public:
+  static Napi::Function Define(Napi::Env env) {
+    return DefineClass(env, "FuseSession",
+                       {InstanceMethod<&FuseSessionObject::Stats>("stats"), InstanceMethod<&FuseSessionObject::Resend>("resend"),
+                        InstanceMethod<&FuseSessionObject::Stop>("stop")});
+  }
+
+  // new FuseSession({fd, workers, image, devices, onMiss(device, first, last, fileEnd), onEnd(errno)})
+  explicit FuseSessionObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<FuseSessionObject>(info) {
+    Napi::Env env = info.Env();
+    Napi::Object o = info[0].As<Napi::Object>();
+    fuse::Session::Options opt;
+    opt.fd = ToInt(o.Get("fd"), "fd");
+    opt.workers = static_cast<unsigned>(ToInt(o.Get("workers"), "workers"));
+    opt.image = UnwrapImage(o.Get("image"));
+    Napi::Array devices = o.Get("devices").As<Napi::Array>();
+    for (uint32_t i = 0; i < devices.Length(); i++) opt.devices.push_back(UnwrapSpanStore(devices.Get(i)));
+    // Unbounded queue, but each entry is one parked kernel request, of which the kernel allows few.
+    miss_ = Napi::ThreadSafeFunction::New(env, o.Get("onMiss").As<Napi::Function>(), "ocifs-miss", 0, 1);
+    end_ = Napi::ThreadSafeFunction::New(env, o.Get("onEnd").As<Napi::Function>(), "ocifs-end", 0, 1);
+    opt.on_miss = [f = miss_](const fuse::Miss& m) {
+      f.NonBlockingCall([m](Napi::Env env, Napi::Function callback) {
+        callback.Call({Napi::Number::New(env, m.device), Napi::Number::New(env, static_cast<double>(m.spans.first)),
+                       Napi::Number::New(env, static_cast<double>(m.spans.last)),
+                       Napi::Number::New(env, static_cast<double>(m.file_end_span))});
+      });
+    };
+    opt.on_end = [f = end_](int err) {
+      f.NonBlockingCall([err](Napi::Env env, Napi::Function callback) { callback.Call({Napi::Number::New(env, err)}); });
+    };
+    Status s = fuse::Session::Start(std::move(opt), &session_);
+    if (!s.ok()) {
+      ReleaseFunctions();
+      throw ToError(env, s);
+    }
+    // Worker threads must be gone before the environment is: they call into it.
+    env_ = env;
+    napi_add_env_cleanup_hook(env, CleanupHook, this);
+  }
+
+  ~FuseSessionObject() override {
+    if (session_) {
+      napi_remove_env_cleanup_hook(env_, CleanupHook, this);
+      session_->Stop();
+      ReleaseFunctions();
+    }
+  }
+
+ private:
+  static void CleanupHook(void* p) {
+    auto* self = static_cast<FuseSessionObject*>(p);
+    if (self->session_) self->session_->Stop();
+    self->session_.reset();
+  }
+
+  void ReleaseFunctions() {
+    miss_.Release();
+    end_.Release();
+  }
+
+  Napi::Value Stats(const Napi::CallbackInfo& info) {
+    Napi::Object out = Napi::Object::New(info.Env());
+    if (!session_) return out;
+    const auto& c = session_->counters();
+    out.Set("requests", static_cast<double>(c.requests.load()));
+    out.Set("reads", static_cast<double>(c.reads.load()));
+    out.Set("readBytes", static_cast<double>(c.read_bytes.load()));
+    out.Set("parked", static_cast<double>(c.parked.load()));
+    out.Set("interrupted", static_cast<double>(c.interrupted.load()));
+    out.Set("errors", static_cast<double>(c.errors.load()));
+    return out;
+  }
+  void Resend(const Napi::CallbackInfo& info) {
+    if (session_) ThrowIfFailed(info.Env(), session_->Resend());
+  }
+  // stop() → Promise: joins the workers on a pool thread.
+  Napi::Value Stop(const Napi::CallbackInfo& info) {
+    auto s = std::move(session_);
+    session_.reset();
+    if (s) napi_remove_env_cleanup_hook(env_, CleanupHook, this);
+    return AsyncTask::Run(
+        info.Env(),
+        [s] {
+          if (s) s->Stop();
+          return Status::Ok();
+        },
+        // Only now: the workers call these functions until they are joined.
+        [s, miss = miss_, end = end_](Napi::Env env) mutable -> Napi::Value {
+          if (s) {
+            miss.Release();
+            end.Release();
+          }
+          return env.Undefined();
+        });
+  }
+
+  napi_env env_ = nullptr;
+  Napi::ThreadSafeFunction miss_, end_;
+  std::shared_ptr<fuse::Session> session_;
+};
+
+}  // namespace
+
+void InitFuse(Napi::Env env, Napi::Object exports) {
+  exports.Set("mountFuse", Napi::Function::New(env, MountFuse));
+  exports.Set("unmount", Napi::Function::New(env, Unmount));
+  exports.Set("FuseSession", FuseSessionObject::Define(env));
+}
 }  // namespace ocifs

@@ -21,6 +21,7 @@ struct SpanInput {
   // The window of the next checkpoint, or null. When given, and the next checkpoint does not start a gzip member, the
   // last min(32768, window + out) bytes must be equal to it ("mismatch" otherwise): ties zinfo and blob together.
   const uint8_t* next_window = nullptr;
+  bool at_header = false;  // `begin` is the start of a gzip header (span 0)
   bool last = false;       // last span: the stream must end here (trailer present, ISIZE right for a single-member span)
 };
 

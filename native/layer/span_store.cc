@@ -1,0 +1,420 @@
+#include "span_store.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+namespace ocifs::layer {
+
+struct SpanStore::Header {
+  char magic[8];
+  uint32_t version;
+  uint32_t header_bytes;
+  uint64_t span_count;
+  uint64_t data_bytes;
+  uint8_t boot_id[16];
+  std::atomic<uint32_t> flags;
+  uint32_t reserved;
+  std::atomic<uint64_t> evict_generation;
+  uint8_t partition[32];
+};
+
+namespace {
+constexpr char kMagic[8] = {'O', 'C', 'I', 'F', 'S', 'S', 'P', 'N'};
+constexpr uint32_t kFlagClean = 1;
+
+Status FullPread(int fd, uint8_t* buf, size_t size, uint64_t offset, const char* what) {
+  size_t done = 0;
+  while (done < size) {
+    ssize_t n = pread(fd, buf + done, size - done, static_cast<off_t>(offset + done));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return Status::Errno(errno, std::string("read ") + what);
+    // A hole or a truncated file must never be taken for data.
+    if (n == 0) return Status::Corrupt(std::string(what) + " is shorter than its span table says");
+    done += static_cast<size_t>(n);
+  }
+  return Status::Ok();
+}
+
+Status FullPwrite(int fd, const uint8_t* buf, size_t size, uint64_t offset, const char* what) {
+  size_t done = 0;
+  while (done < size) {
+    ssize_t n = pwrite(fd, buf + done, size - done, static_cast<off_t>(offset + done));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return Status::Errno(errno, std::string("write ") + what);
+    done += static_cast<size_t>(n);
+  }
+  return Status::Ok();
+}
+
+// Locks in `spans` (OFD, so they hold between processes and are gone with the process): byte 0, exclusive, while the
+// header changes; byte 1, shared, as long as the store is in use.
+constexpr off_t kHeaderLockByte = 0, kUseLockByte = 1;
+
+int SetLock(int fd, int command, short type, off_t byte) {
+  struct flock l {};
+  l.l_type = type;
+  l.l_whence = SEEK_SET;
+  l.l_start = byte;
+  l.l_len = 1;
+  int r;
+  do r = fcntl(fd, command, &l);
+  while (r < 0 && errno == EINTR);
+  return r;
+}
+
+class HeaderLock {
+ public:
+  explicit HeaderLock(int fd) : fd_(fd) {
+    if (fd_ >= 0) held_ = SetLock(fd_, F_OFD_SETLKW, F_WRLCK, kHeaderLockByte) == 0;
+  }
+  ~HeaderLock() {
+    if (held_) SetLock(fd_, F_OFD_SETLK, F_UNLCK, kHeaderLockByte);
+  }
+  bool held() const { return fd_ < 0 || held_; }
+
+ private:
+  int fd_;
+  bool held_ = false;
+};
+}  // namespace
+
+Status SpanStore::Open(Options o, std::shared_ptr<SpanStore>* out) {
+  std::shared_ptr<SpanStore> s(new SpanStore());
+  s->data_fd_ = o.data_fd;
+  s->spans_fd_ = o.spans_fd;
+  if (o.out_starts.size() < 2 || o.out_starts.front() != 0)
+    return Status::Usage("span table: at least one span is needed and the first begins at 0");
+  for (size_t i = 1; i < o.out_starts.size(); i++)
+    if (o.out_starts[i] <= o.out_starts[i - 1]) return Status::Usage("span table: offsets must grow");
+  s->out_ = std::move(o.out_starts);
+  s->disk_ok_ = s->data_fd_ >= 0;
+  s->memory_limit_ = o.memory_bytes;
+  s->memory_state_ = std::make_unique<std::atomic<uint8_t>[]>(s->span_count());
+  if (Status st = s->MapSpans(o); !st.ok()) return st;
+  *out = std::move(s);
+  return Status::Ok();
+}
+
+Status SpanStore::MapSpans(const Options& o) {
+  map_size_ = kSpansHeaderBytes + span_count();
+  int flags = MAP_PRIVATE | MAP_ANONYMOUS;
+  HeaderLock lock(spans_fd_);
+  if (!lock.held()) return Status::Errno(errno, "lock span states");
+  bool fresh = true;
+  if (spans_fd_ >= 0) {
+    if (SetLock(spans_fd_, F_OFD_SETLK, F_RDLCK, kUseLockByte) < 0) return Status::Errno(errno, "lock span states");
+    flags = MAP_SHARED;
+    struct stat st;
+    if (fstat(spans_fd_, &st) < 0) return Status::Errno(errno, "stat span states");
+    fresh = st.st_size == 0;
+    if (fresh) {
+      // Allocated, not just sized: a store to a page of a full file system would be SIGBUS.
+      if (int e = posix_fallocate(spans_fd_, 0, static_cast<off_t>(map_size_)); e != 0)
+        return Status::Errno(e, "allocate span states");
+    } else if (static_cast<uint64_t>(st.st_size) != map_size_) {
+      return Status::Mismatch("span states: the file has " + std::to_string(st.st_size) + " bytes, this span table needs " +
+                              std::to_string(map_size_));
+    }
+  }
+  void* p = mmap(nullptr, map_size_, PROT_READ | PROT_WRITE, flags, spans_fd_, 0);
+  if (p == MAP_FAILED) return Status::Errno(errno, "map span states");
+  map_ = static_cast<uint8_t*>(p);
+  auto* h = reinterpret_cast<Header*>(map_);
+  // An all-zero header is a file whose creator died between allocating and writing it.
+  if (!fresh && std::all_of(map_, map_ + sizeof(Header), [](uint8_t b) { return b == 0; })) fresh = true;
+  if (fresh) {
+    std::memset(map_ + kSpansHeaderBytes, 0, span_count());
+    h->version = kSpansVersion;
+    h->header_bytes = kSpansHeaderBytes;
+    h->span_count = span_count();
+    h->data_bytes = size_bytes();
+    std::memcpy(h->boot_id, o.boot_id.data(), 16);
+    std::memcpy(h->partition, o.partition.data(), 32);
+    std::memcpy(h->magic, kMagic, 8);
+  } else {
+    if (std::memcmp(h->magic, kMagic, 8) != 0) return Status::Corrupt("span states: bad magic");
+    if (h->version != kSpansVersion)
+      return Status::Unsupported("span states: version " + std::to_string(h->version) + " is not known");
+    if (h->header_bytes != kSpansHeaderBytes || h->span_count != span_count() || h->data_bytes != size_bytes() ||
+        std::memcmp(h->partition, o.partition.data(), 32) != 0)
+      return Status::Mismatch("span states: the file belongs to another span table");
+    if (std::memcmp(h->boot_id, o.boot_id.data(), 16) != 0) {
+      if (!(h->flags & kFlagClean))
+        for (uint64_t i = 0; i < span_count(); i++) {
+          uint8_t was = kPresent;
+          StateByte(i).compare_exchange_strong(was, kSuspect);
+        }
+      std::memcpy(h->boot_id, o.boot_id.data(), 16);
+    }
+  }
+  h->flags.fetch_and(~kFlagClean);
+  // The header must be on disk before any state byte can be: otherwise a power cut could leave "clean" beside states
+  // whose data was never written.
+  if (spans_fd_ >= 0 && msync(map_, kSpansHeaderBytes, MS_SYNC) < 0) return Status::Errno(errno, "flush span states");
+  return Status::Ok();
+}
+
+SpanStore::~SpanStore() {
+  FailAll(EIO);
+  if (map_) munmap(map_, map_size_);
+  for (int fd : {data_fd_, spans_fd_, memory_fd_})
+    if (fd >= 0) close(fd);
+}
+
+std::atomic<uint8_t>& SpanStore::StateByte(uint64_t span) const {
+  static_assert(sizeof(std::atomic<uint8_t>) == 1);
+  return *reinterpret_cast<std::atomic<uint8_t>*>(map_ + kSpansHeaderBytes + span);
+}
+
+uint64_t SpanStore::EvictGeneration() const {
+  return reinterpret_cast<Header*>(map_)->evict_generation.load(std::memory_order_acquire);
+}
+
+uint64_t SpanStore::SpanAt(uint64_t offset) const {
+  return static_cast<uint64_t>(std::upper_bound(out_.begin(), out_.end(), offset) - out_.begin()) - 1;
+}
+
+SpanState SpanStore::state(uint64_t span) const {
+  return static_cast<SpanState>(StateByte(span).load(std::memory_order_acquire));
+}
+
+bool SpanStore::present(uint64_t span) const {
+  return state(span) == kPresent || memory_state_[span].load(std::memory_order_acquire) == kPresent;
+}
+
+uint64_t SpanStore::present_count() const {
+  uint64_t n = 0;
+  for (uint64_t i = 0; i < span_count(); i++) n += present(i);
+  return n;
+}
+
+uint64_t SpanStore::present_bytes() const {
+  uint64_t n = 0;
+  for (uint64_t i = 0; i < span_count(); i++) n += present(i) ? span_size(i) : 0;
+  return n;
+}
+
+Status SpanStore::Read(uint64_t offset, size_t size, uint8_t* buf, bool* ready, SpanRange* missing) {
+  *ready = false;
+  if (size == 0) {
+    *ready = true;
+    return Status::Ok();
+  }
+  if (offset >= size_bytes() || size > size_bytes() - offset)
+    return Status::Corrupt("read of [" + std::to_string(offset) + ", +" + std::to_string(size) +
+                           ") past the layer's end at " + std::to_string(size_bytes()));
+  const uint64_t first = SpanAt(offset), last = SpanAt(offset + size - 1);
+  // A span may be evicted while it is read: its state is cleared before its bytes go, and the generation is raised before
+  // the state is cleared. Unchanged generations after the read therefore prove that no byte came from a hole. A few
+  // tries, then it counts as missing: the parked request is answered after the next fetch.
+  for (int tries = 0; tries < 4; tries++) {
+    const uint64_t disk_gen = EvictGeneration(), mem_gen = memory_generation_.load(std::memory_order_acquire);
+    uint64_t miss_first = UINT64_MAX, miss_last = 0;
+    for (uint64_t i = first; i <= last; i++)
+      if (!present(i)) {
+        miss_first = std::min(miss_first, i);
+        miss_last = i;
+      }
+    if (miss_first != UINT64_MAX) {
+      *missing = {miss_first, miss_last};
+      return Status::Ok();
+    }
+    uint64_t at = offset;
+    const uint64_t end = offset + size;
+    uint64_t i = first;
+    while (at < end) {
+      // Neighbouring spans of the same file are one pread.
+      const bool on_disk = state(i) == kPresent;
+      uint64_t stop = std::min(end, out_[i + 1]);
+      while (stop < end && (state(i + 1) == kPresent) == on_disk) stop = std::min(end, out_[++i + 1]);
+      if (Status s = FullPread(on_disk ? data_fd_ : memory_fd_, buf + (at - offset), stop - at, at, "layer data"); !s.ok())
+        return s;
+      at = stop;
+      i++;
+    }
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+    if (EvictGeneration() == disk_gen && memory_generation_.load(std::memory_order_acquire) == mem_gen) {
+      *ready = true;
+      return Status::Ok();
+    }
+  }
+  *missing = {first, last};
+  return Status::Ok();
+}
+
+bool SpanStore::Park(SpanRange range, std::shared_ptr<Waiter> waiter) {
+  std::lock_guard<std::mutex> g(mutex_);
+  bool all = true;
+  for (uint64_t i = range.first; i <= range.last && all; i++) all = present(i);
+  if (all) return false;
+  parked_.push_back({range, std::move(waiter)});
+  return true;
+}
+
+bool SpanStore::Unpark(const Waiter* waiter) {
+  std::lock_guard<std::mutex> g(mutex_);
+  auto it = std::find_if(parked_.begin(), parked_.end(), [&](const Parked& p) { return p.waiter.get() == waiter; });
+  if (it == parked_.end()) return false;
+  parked_.erase(it);
+  return true;
+}
+
+void SpanStore::TakeReady(uint64_t span, std::vector<std::shared_ptr<Waiter>>* out) {
+  for (size_t k = 0; k < parked_.size();) {
+    const SpanRange r = parked_[k].range;
+    bool all = r.first <= span && span <= r.last;
+    for (uint64_t i = r.first; i <= r.last && all; i++) all = present(i);
+    if (!all) {
+      k++;
+      continue;
+    }
+    out->push_back(std::move(parked_[k].waiter));
+    parked_[k] = std::move(parked_.back());
+    parked_.pop_back();
+  }
+}
+
+void SpanStore::Fail(SpanRange range, int err) {
+  std::vector<std::shared_ptr<Waiter>> gone;
+  {
+    std::lock_guard<std::mutex> g(mutex_);
+    for (size_t k = 0; k < parked_.size();) {
+      if (parked_[k].range.last < range.first || parked_[k].range.first > range.last) {
+        k++;
+        continue;
+      }
+      gone.push_back(std::move(parked_[k].waiter));
+      parked_[k] = std::move(parked_.back());
+      parked_.pop_back();
+    }
+  }
+  for (auto& w : gone) w->OnError(err);
+}
+
+void SpanStore::FailAll(int err) { Fail({0, UINT64_MAX}, err); }
+
+Status SpanStore::EnsureMemory() {
+  if (memory_fd_ >= 0) return Status::Ok();
+  int fd = memfd_create("ocifs-spans", MFD_CLOEXEC);
+  if (fd < 0) return Status::Errno(errno, "create memory file");
+  if (ftruncate(fd, static_cast<off_t>(size_bytes())) < 0) {
+    int e = errno;
+    close(fd);
+    return Status::Errno(e, "size memory file");
+  }
+  memory_fd_ = fd;
+  return Status::Ok();
+}
+
+void SpanStore::MakeRoomInMemory(uint64_t bytes) {
+  while (!memory_order_.empty() && memory_used_ + bytes > memory_limit_) {
+    const uint64_t old = memory_order_.front();
+    memory_order_.pop_front();
+    memory_generation_.fetch_add(1, std::memory_order_acq_rel);
+    memory_state_[old].store(kAbsent, std::memory_order_release);
+    // Whole pages only: the neighbours' bytes in shared pages stay.
+    const uint64_t page = 4096, begin = (out_[old] + page - 1) / page * page, end = out_[old + 1] / page * page;
+    if (end > begin)
+      (void)fallocate(memory_fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(begin),
+                      static_cast<off_t>(end - begin));
+    memory_used_ -= std::min(memory_used_, span_size(old));
+  }
+}
+
+Status SpanStore::WriteSpan(Target target, uint64_t span, uint64_t offset, const uint8_t* data, size_t size) {
+  if (span >= span_count() || offset > span_size(span) || size > span_size(span) - offset)
+    return Status::Corrupt("span " + std::to_string(span) + ": more bytes than its table entry says");
+  int fd = data_fd_;
+  if (target == Target::kMemory) {
+    std::lock_guard<std::mutex> g(mutex_);
+    if (span_size(span) > memory_limit_)
+      return Status::Limit("span " + std::to_string(span) + " of " + std::to_string(span_size(span)) +
+                           " bytes is larger than the memory that serves without a disk cache");
+    if (Status s = EnsureMemory(); !s.ok()) return s;
+    if (offset == 0) {
+      MakeRoomInMemory(span_size(span));
+      memory_used_ += span_size(span);
+    }
+    fd = memory_fd_;
+  }
+  return FullPwrite(fd, data, size, out_[span] + offset, target == Target::kData ? "layer data" : "memory file");
+}
+
+Status SpanStore::CommitSpan(Target target, uint64_t span) {
+  std::vector<std::shared_ptr<Waiter>> ready;
+  {
+    std::lock_guard<std::mutex> g(mutex_);
+    if (target == Target::kData) {
+      StateByte(span).store(kPresent, std::memory_order_release);
+    } else {
+      memory_order_.push_back(span);
+      memory_state_[span].store(kPresent, std::memory_order_release);
+    }
+    TakeReady(span, &ready);
+  }
+  for (auto& w : ready) w->OnReady();
+  return Status::Ok();
+}
+
+void SpanStore::AbortSpan(Target target, uint64_t span) {
+  if (target != Target::kMemory) return;  // bytes without their state byte are not there
+  std::lock_guard<std::mutex> g(mutex_);
+  memory_used_ -= std::min(memory_used_, span_size(span));
+}
+
+void SpanStore::SettleSuspect(uint64_t span, bool good) {
+  std::vector<std::shared_ptr<Waiter>> ready;
+  {
+    std::lock_guard<std::mutex> g(mutex_);
+    uint8_t was = kSuspect;
+    StateByte(span).compare_exchange_strong(was, good ? kPresent : kAbsent);
+    if (good) TakeReady(span, &ready);
+  }
+  for (auto& w : ready) w->OnReady();
+}
+
+Status SpanStore::Evict(SpanRange range) {
+  if (range.first > range.last || range.last >= span_count()) return Status::Usage("evict: span range out of range");
+  reinterpret_cast<Header*>(map_)->evict_generation.fetch_add(1, std::memory_order_acq_rel);
+  memory_generation_.fetch_add(1, std::memory_order_acq_rel);
+  std::lock_guard<std::mutex> g(mutex_);
+  for (uint64_t i = range.first; i <= range.last; i++) {
+    StateByte(i).store(kAbsent, std::memory_order_release);
+    if (memory_state_[i].exchange(kAbsent) == kPresent) memory_used_ -= std::min(memory_used_, span_size(i));
+  }
+  std::erase_if(memory_order_, [&](uint64_t i) { return range.first <= i && i <= range.last; });
+  // The first and last page may hold bytes of neighbours that stay.
+  const uint64_t page = 4096;
+  const uint64_t begin = range.first == 0 ? 0 : (out_[range.first] + page - 1) / page * page;
+  const uint64_t end = range.last + 1 == span_count() ? size_bytes() : out_[range.last + 1] / page * page;
+  if (end <= begin) return Status::Ok();
+  for (int fd : {data_fd_, memory_fd_})
+    if (fd >= 0 && fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(begin),
+                             static_cast<off_t>(end - begin)) < 0)
+      return Status::Errno(errno, "punch hole in layer data");
+  return Status::Ok();
+}
+
+Status SpanStore::ReadRaw(uint64_t span, uint64_t offset, uint8_t* buf, size_t size) const {
+  if (data_fd_ < 0) return Status::Usage("this layer has no data file");
+  return FullPread(data_fd_, buf, size, out_[span] + offset, "layer data");
+}
+
+Status SpanStore::FlushClean() {
+  if (data_fd_ < 0 || spans_fd_ < 0) return Status::Ok();
+  if (fdatasync(data_fd_) < 0) return Status::Errno(errno, "flush layer data");
+  HeaderLock lock(spans_fd_);
+  if (!lock.held()) return Status::Errno(errno, "lock span states");
+  // Another process still writes: the last one to close says "clean".
+  if (SetLock(spans_fd_, F_OFD_SETLK, F_WRLCK, kUseLockByte) < 0) return Status::Ok();
+  if (msync(map_, map_size_, MS_SYNC) < 0) return Status::Errno(errno, "flush span states");
+  reinterpret_cast<Header*>(map_)->flags.fetch_or(kFlagClean);
+  if (msync(map_, kSpansHeaderBytes, MS_SYNC) < 0) return Status::Errno(errno, "flush span states");
+  return Status::Ok();
+}
+
+}  // namespace ocifs::layer

@@ -1,0 +1,133 @@
+// SpanStore: the uncompressed tar of one layer as far as it is known, and who waits for the rest.
+//
+// Two files back it: `data` (sparse, uncompressed bytes) and `spans` (header and one state byte a span, memory-mapped and
+// shared between processes). A state byte is set after the span's bytes were verified and written; `data` alone says
+// nothing, because span edges are not block-aligned. When `data` cannot be written (disk full, read-only cache), spans
+// go to a bounded memory file of this process instead, so reads still succeed.
+//
+// Thread-safe. Readers take no lock when their spans are present. Layout of `spans`: docs/FORMATS.md.
+#pragma once
+#include <atomic>
+#include <array>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "../base/status.h"
+
+namespace ocifs::layer {
+
+constexpr size_t kSpansHeaderBytes = 4096;
+constexpr uint32_t kSpansVersion = 1;
+
+enum SpanState : uint8_t {
+  kAbsent = 0,
+  kPresent = 1,
+  // Set before an unclean reboot: the bytes may not have reached the disk. Counts as absent for readers until checked.
+  kSuspect = 2,
+};
+
+// Who waits for spans. Exactly one of the two is called, from any thread, never with a store lock held.
+class Waiter {
+ public:
+  virtual ~Waiter() = default;
+  virtual void OnReady() = 0;
+  virtual void OnError(int err) = 0;
+};
+
+struct SpanRange {
+  uint64_t first = 0, last = 0;  // inclusive
+};
+
+enum class Target { kData, kMemory };
+
+class SpanStore {
+ public:
+  struct Options {
+    int data_fd = -1;    // taken over; -1: no disk cache, everything in memory
+    int spans_fd = -1;   // taken over; -1: states live in this process only
+    std::vector<uint64_t> out_starts;        // span_count + 1 values, first 0, last = size of the layer
+    std::array<uint8_t, 32> partition{};     // identity of the span table; a `spans` file of another one is refused
+    std::array<uint8_t, 16> boot_id{};
+    uint64_t memory_bytes = 64ull << 20;     // limit of the memory file
+  };
+  static Status Open(Options options, std::shared_ptr<SpanStore>* out);
+  ~SpanStore();
+  SpanStore(const SpanStore&) = delete;
+  SpanStore& operator=(const SpanStore&) = delete;
+
+  uint64_t size_bytes() const { return out_.back(); }
+  uint64_t span_count() const { return out_.size() - 1; }
+  uint64_t span_begin(uint64_t i) const { return out_[i]; }
+  uint64_t span_size(uint64_t i) const { return out_[i + 1] - out_[i]; }
+  // REQUIRES: offset < size_bytes().
+  uint64_t SpanAt(uint64_t offset) const;
+
+  SpanState state(uint64_t span) const;
+  bool present(uint64_t span) const;  // in `data` or in memory
+  uint64_t present_count() const;
+  uint64_t present_bytes() const;
+
+  // Reads [offset, offset + size), which must lie inside the layer. True: `buf` is filled. False with a range: those spans
+  // are missing. A non-ok status is a failed read of a file that should have the bytes.
+  Status Read(uint64_t offset, size_t size, uint8_t* buf, bool* ready, SpanRange* missing);
+
+  // Registers `waiter` until every span of `range` is present or one of them fails. False when all are present already:
+  // the waiter was not registered, read again.
+  bool Park(SpanRange range, std::shared_ptr<Waiter> waiter);
+  // Forgets the waiter; it is not called. False when it had left already.
+  bool Unpark(const Waiter* waiter);
+  void Fail(SpanRange range, int err);  // everyone who waits for any span of the range
+  void FailAll(int err);
+
+  // Writing one span: Begin picks the file, Write puts a piece at `offset` of the span, Commit makes it visible and wakes
+  // waiters, Abort forgets it. The caller serialises writers of one span in this process; two processes write equal bytes.
+  Target BeginSpan() const { return disk_ok_.load(std::memory_order_relaxed) ? Target::kData : Target::kMemory; }
+  Status WriteSpan(Target target, uint64_t span, uint64_t offset, const uint8_t* data, size_t size);
+  Status CommitSpan(Target target, uint64_t span);
+  void AbortSpan(Target target, uint64_t span);
+  // From now on spans go to memory. The caller logs why.
+  void DisableDisk() { disk_ok_.store(false, std::memory_order_relaxed); }
+  bool disk_ok() const { return disk_ok_.load(std::memory_order_relaxed); }
+
+  // A suspect span whose digest was found right (who waits for it is woken), or wrong.
+  void SettleSuspect(uint64_t span, bool good);
+  // Forgets [range]: states first, then the bytes of its whole pages. Readers notice by the generation.
+  Status Evict(SpanRange range);
+  Status ReadRaw(uint64_t span, uint64_t offset, uint8_t* buf, size_t size) const;  // from `data`, whatever the state
+
+  // Flushes `data`, then marks the header clean. Called when the last user in this process closes.
+  Status FlushClean();
+
+ private:
+  SpanStore() = default;
+  struct Header;
+  struct Parked {
+    SpanRange range;
+    std::shared_ptr<Waiter> waiter;
+  };
+  Status MapSpans(const Options& o);
+  Status EnsureMemory();
+  std::atomic<uint8_t>& StateByte(uint64_t span) const;
+  uint64_t EvictGeneration() const;
+  void TakeReady(uint64_t span, std::vector<std::shared_ptr<Waiter>>* out);
+  void MakeRoomInMemory(uint64_t bytes);
+
+  std::vector<uint64_t> out_;
+  int data_fd_ = -1, spans_fd_ = -1, memory_fd_ = -1;
+  uint8_t* map_ = nullptr;  // header + states; anonymous when there is no spans file
+  size_t map_size_ = 0;
+  std::atomic<bool> disk_ok_{true};
+
+  std::mutex mutex_;
+  std::vector<Parked> parked_;                        // GUARDED_BY(mutex_)
+  std::deque<uint64_t> memory_order_;                 // GUARDED_BY(mutex_): spans in memory, oldest first
+  uint64_t memory_used_ = 0, memory_limit_ = 0;       // GUARDED_BY(mutex_)
+  std::unique_ptr<std::atomic<uint8_t>[]> memory_state_;
+  std::atomic<uint64_t> memory_generation_{0};        // bumped before a span leaves memory
+};
+
+}  // namespace ocifs::layer

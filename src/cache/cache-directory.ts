@@ -1,0 +1,86 @@
+import { randomBytes } from "node:crypto";
+import { access, constants, mkdir, open, readFile, rm } from "node:fs/promises";
+import { homedir } from "node:os";
+import { join, resolve } from "node:path";
+import { messageOf, OcifsError } from "../base/errors.js";
+import { dataRanges } from "../native/sparse.js";
+import { algorithmOf, type Digest, hexOf } from "../oci/digest.js";
+import { CACHE_BLOCK_BYTES } from "./compressed-file.js";
+
+/** The default cache: system-wide for root, the user's own otherwise (XDG base directory specification). */
+export function defaultCacheDirectory(): string {
+  if (process.getuid?.() === 0) return "/var/cache/ocifs";
+  return join(process.env["XDG_CACHE_HOME"] || join(homedir(), ".cache"), "ocifs");
+}
+
+/**
+ * The directory that every mount of this user shares. Layout: docs/FORMATS.md. Files are 0600 and directories 0700:
+ * a layer may hold what its registry shows only to some.
+ */
+export class CacheDirectory {
+  readonly path: string;
+  /** Why nothing is kept on disk, or undefined when the cache works. Reads succeed either way. */
+  readonly unusable: string | undefined;
+
+  private constructor(path: string, unusable: string | undefined) {
+    this.path = path;
+    this.unusable = unusable;
+  }
+
+  /** Creates the directory and checks that it can hold sparse files; never fails for a cache that cannot be used. */
+  static async open(path: string): Promise<CacheDirectory> {
+    const absolute = resolve(path);
+    try {
+      await mkdir(absolute, { recursive: true, mode: 0o700 });
+      await access(absolute, constants.W_OK);
+      await checkHoles(absolute);
+      return new CacheDirectory(absolute, undefined);
+    } catch (error) {
+      return new CacheDirectory(absolute, messageOf(error));
+    }
+  }
+
+  /** `blobs/<algorithm>/<hex>`, keyed by blob digest: shared by all images, tags and mounts. Created when missing. */
+  async blobDirectory(digest: Digest): Promise<string> {
+    const path = join(this.path, "blobs", algorithmOf(digest), hexOf(digest));
+    await mkdir(path, { recursive: true, mode: 0o700 });
+    return path;
+  }
+
+  /** `indexes/<algorithm>/<hex>` for the index files of one layer. Created when missing. */
+  async indexDirectory(digest: Digest): Promise<string> {
+    const path = join(this.path, "indexes", algorithmOf(digest), hexOf(digest));
+    await mkdir(path, { recursive: true, mode: 0o700 });
+    return path;
+  }
+}
+
+/**
+ * Presence in `compressed` is what SEEK_DATA and SEEK_HOLE say, so a file system that rounds holes to more than a cache
+ * block (some do, to 64 or 128 KiB) would make never-written bytes look present. Such a cache is not used.
+ */
+async function checkHoles(directory: string): Promise<void> {
+  const path = join(directory, `.probe-${process.pid}-${randomBytes(6).toString("hex")}`);
+  const file = await open(path, "wx+", 0o600);
+  try {
+    const block = CACHE_BLOCK_BYTES;
+    await file.truncate(64 * block);
+    await file.write(Buffer.alloc(block, 1), 0, block, 33 * block);
+    const ranges = dataRanges(file.fd, 0, 64 * block);
+    const [only] = ranges;
+    if (ranges.length !== 1 || only?.begin !== 33 * block || only.end !== 34 * block) {
+      throw new OcifsError("unsupported", `${directory}: this file system does not track holes of ${block} bytes`);
+    }
+  } finally {
+    await file.close();
+    await rm(path, { force: true });
+  }
+}
+
+/** The kernel's boot id as 16 bytes: tells whether unflushed writes of an earlier run can have been lost. */
+export async function bootId(): Promise<Uint8Array> {
+  const text = await readFile("/proc/sys/kernel/random/boot_id", "utf8");
+  const bytes = Buffer.from(text.trim().replaceAll("-", ""), "hex");
+  if (bytes.length !== 16) throw new OcifsError("io", `boot id: ${text.trim()} is not a UUID`);
+  return bytes;
+}

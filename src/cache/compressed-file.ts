@@ -1,0 +1,176 @@
+import { close } from "node:fs";
+import { type FileHandle, open } from "node:fs/promises";
+import { isOcifsError, OcifsError } from "../base/errors.js";
+import { type ByteRange, dataRanges, openMemoryFile, punchHole, tryLock, unlock } from "../native/sparse.js";
+import { writeFully } from "./write-fully.js";
+
+/** Unit of presence: whole blocks are written or nothing, so SEEK_DATA never reports a block that is half there. */
+export const CACHE_BLOCK_BYTES = 4096;
+
+/** Rounds outward to cache blocks; the end stays inside the file. */
+export function alignToBlocks(range: ByteRange, sizeBytes: number): ByteRange {
+  return {
+    begin: Math.floor(range.begin / CACHE_BLOCK_BYTES) * CACHE_BLOCK_BYTES,
+    end: Math.min(sizeBytes, Math.ceil(range.end / CACHE_BLOCK_BYTES) * CACHE_BLOCK_BYTES),
+  };
+}
+
+/**
+ * The bytes of one blob as served, as far as they were fetched: a sparse file of the blob's size in which data is what was
+ * written and holes are what is missing. On disk it is shared between processes; in memory it is this process' own.
+ */
+export class CompressedFile implements AsyncDisposable {
+  readonly fd: number;
+  readonly sizeBytes: number;
+  readonly onDisk: boolean;
+  readonly #close: () => Promise<void>;
+
+  private constructor(fd: number, sizeBytes: number, onDisk: boolean, close: () => Promise<void>) {
+    this.fd = fd;
+    this.sizeBytes = sizeBytes;
+    this.onDisk = onDisk;
+    this.#close = close;
+  }
+
+  /** `mismatch` when the file exists with another size: it then belongs to something else. */
+  static async open(path: string, sizeBytes: number): Promise<CompressedFile> {
+    let handle: FileHandle;
+    try {
+      handle = await open(path, "r+");
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+      // Two processes may create it at once; both then size the same file.
+      handle = await open(path, "a+", 0o600);
+      await handle.close();
+      handle = await open(path, "r+");
+    }
+    try {
+      const { size } = await handle.stat();
+      if (size === 0) await handle.truncate(sizeBytes);
+      else if (size !== sizeBytes) {
+        throw new OcifsError(
+          "mismatch",
+          `cache file ${path}: it has ${size} bytes, the blob ${sizeBytes}; drop it from the cache`,
+        );
+      }
+    } catch (error) {
+      await handle.close();
+      throw error;
+    }
+    return new CompressedFile(handle.fd, sizeBytes, true, () => handle.close());
+  }
+
+  /** A file in memory, for when the disk cannot be written. Whoever fills it also punches it. */
+  static openInMemory(sizeBytes: number): CompressedFile {
+    const fd = openMemoryFile(sizeBytes);
+    return new CompressedFile(
+      fd,
+      sizeBytes,
+      false,
+      () => new Promise((resolve, reject) => close(fd, (error) => (error ? reject(error) : resolve()))),
+    );
+  }
+
+  /** The parts of `range` that are not there, in order. */
+  missing(range: ByteRange): ByteRange[] {
+    const out: ByteRange[] = [];
+    let at = range.begin;
+    for (const data of dataRanges(this.fd, range.begin, range.end)) {
+      if (data.begin > at) out.push({ begin: at, end: data.begin });
+      at = data.end;
+    }
+    if (at < range.end) out.push({ begin: at, end: range.end });
+    return out;
+  }
+
+  has(range: ByteRange): boolean {
+    return this.missing(range).length === 0;
+  }
+
+  /** Bytes that are there. */
+  presentBytes(): number {
+    return dataRanges(this.fd, 0, this.sizeBytes).reduce((sum, r) => sum + r.end - r.begin, 0);
+  }
+
+  /** Forgets the blocks that `range` touches. */
+  discard(range: ByteRange): void {
+    const { begin, end } = alignToBlocks(range, this.sizeBytes);
+    punchHole(this.fd, begin, Math.ceil(end / CACHE_BLOCK_BYTES) * CACHE_BLOCK_BYTES);
+  }
+
+  /** Starts writing at `begin`, a block border, towards `end`, a block border or the blob's end. */
+  writer(range: ByteRange): BlockWriter {
+    return new BlockWriter(this, range);
+  }
+
+  /** Single-flight between processes: only the holder fetches these bytes. True when taken; memory files need none. */
+  tryLock(range: ByteRange): boolean {
+    return !this.onDisk || tryLock(this.fd, range.begin, range.end, "exclusive");
+  }
+
+  unlock(range: ByteRange): void {
+    if (this.onDisk) unlock(this.fd, range.begin, range.end);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#close();
+  }
+}
+
+/** Writes a stream of chunks as whole cache blocks. What is less than a block waits for more, or is never written. */
+export class BlockWriter {
+  readonly #file: CompressedFile;
+  readonly #end: number;
+  #written: number;
+  #rest: Buffer = Buffer.alloc(0);
+
+  constructor(file: CompressedFile, range: ByteRange) {
+    if (
+      range.begin % CACHE_BLOCK_BYTES !== 0 ||
+      (range.end % CACHE_BLOCK_BYTES !== 0 && range.end !== file.sizeBytes)
+    ) {
+      throw new OcifsError("internal", `cache write [${range.begin}, ${range.end}): not on block borders`);
+    }
+    this.#file = file;
+    this.#end = range.end;
+    this.#written = range.begin;
+  }
+
+  /** Everything below it is in the file. */
+  get frontier(): number {
+    return this.#written;
+  }
+
+  /** `no-space` when the disk is full; no partial block is left behind then. */
+  async append(chunk: Uint8Array): Promise<void> {
+    const all =
+      this.#rest.length === 0
+        ? Buffer.from(chunk.buffer, chunk.byteOffset, chunk.length)
+        : Buffer.concat([this.#rest, chunk]);
+    const reachesEnd = this.#written + all.length === this.#end;
+    if (this.#written + all.length > this.#end) {
+      throw new OcifsError(
+        "mismatch",
+        `cache write: ${this.#written + all.length - this.#end} bytes more than were asked for`,
+      );
+    }
+    const whole = reachesEnd ? all.length : all.length - (all.length % CACHE_BLOCK_BYTES);
+    if (whole > 0) {
+      try {
+        await writeFully(this.#file.fd, all.subarray(0, whole), this.#written);
+      } catch (error) {
+        // A write that failed in its middle may have left part of a block.
+        this.#file.discard({ begin: this.#written, end: this.#written + whole });
+        throw error;
+      }
+    }
+    this.#written += whole;
+    // Copied: the rest of a pooled network buffer must not keep all of it alive, nor change under us.
+    this.#rest = Buffer.from(all.subarray(whole));
+  }
+}
+
+/** True for failures of the local disk that a fallback to memory can get around. */
+export function isCacheWriteFailure(error: unknown): boolean {
+  return isOcifsError(error, "no-space") || isOcifsError(error, "io");
+}

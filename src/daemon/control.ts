@@ -1,0 +1,148 @@
+import { readdir, rm } from "node:fs/promises";
+import { connect, createServer, type Server, type Socket } from "node:net";
+import { join } from "node:path";
+import { messageOf, OcifsError } from "../base/errors.js";
+
+/** A request or an answer; status of a large image is a few KiB. */
+const MESSAGE_BYTES = 4 << 20;
+/** A daemon answers from memory; one that does not within this is stuck. */
+const ANSWER_TIMEOUT_MS = 5_000;
+const CONNECTIONS_MAX = 64;
+
+export type Method = (params: unknown) => unknown | Promise<unknown>;
+
+/**
+ * The daemon's control socket: JSON-RPC 2.0, one object a line, in a directory that only its owner can enter.
+ */
+export class ControlServer implements AsyncDisposable {
+  readonly path: string;
+  readonly #server: Server;
+  readonly #sockets = new Set<Socket>();
+
+  private constructor(path: string, server: Server) {
+    this.path = path;
+    this.#server = server;
+  }
+
+  static async listen(path: string, methods: Readonly<Record<string, Method>>): Promise<ControlServer> {
+    await rm(path, { force: true });
+    const server = createServer();
+    server.maxConnections = CONNECTIONS_MAX;
+    const control = new ControlServer(path, server);
+    server.on("connection", (socket) => control.#serve(socket, methods));
+    await new Promise<void>((resolve, reject) => {
+      server.once("error", reject);
+      server.listen(path, resolve);
+    });
+    return control;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const socket of this.#sockets) socket.destroy();
+    await new Promise<void>((resolve) => this.#server.close(() => resolve()));
+    await rm(this.path, { force: true });
+  }
+
+  #serve(socket: Socket, methods: Readonly<Record<string, Method>>): void {
+    this.#sockets.add(socket);
+    socket.once("close", () => this.#sockets.delete(socket));
+    // A client that breaks off is its own affair.
+    socket.on("error", () => socket.destroy());
+    let text = "";
+    socket.setEncoding("utf8");
+    socket.on("data", (chunk: string) => {
+      text += chunk;
+      if (text.length > MESSAGE_BYTES) return socket.destroy();
+      for (let end = text.indexOf("\n"); end >= 0; end = text.indexOf("\n")) {
+        const line = text.slice(0, end);
+        text = text.slice(end + 1);
+        void answer(line, methods).then((reply) => {
+          if (reply !== undefined && !socket.destroyed) socket.write(`${reply}\n`);
+        });
+      }
+    });
+  }
+}
+
+async function answer(line: string, methods: Readonly<Record<string, Method>>): Promise<string | undefined> {
+  let id: unknown = null;
+  const error = (code: number, message: string) => JSON.stringify({ jsonrpc: "2.0", id, error: { code, message } });
+  let request: { jsonrpc?: unknown; id?: unknown; method?: unknown; params?: unknown };
+  try {
+    request = JSON.parse(line);
+  } catch {
+    return error(-32700, "parse error");
+  }
+  if (
+    typeof request !== "object" ||
+    request === null ||
+    request.jsonrpc !== "2.0" ||
+    typeof request.method !== "string"
+  ) {
+    return error(-32600, "invalid request");
+  }
+  id = request.id ?? null;
+  const method = Object.hasOwn(methods, request.method) ? methods[request.method] : undefined;
+  if (!method) return error(-32601, `no method "${request.method}"`);
+  try {
+    const result = await method(request.params);
+    return request.id === undefined ? undefined : JSON.stringify({ jsonrpc: "2.0", id, result: result ?? null });
+  } catch (cause) {
+    return error(-32000, messageOf(cause));
+  }
+}
+
+/** Calls one method of the daemon behind `path`. `network` when nobody listens there. */
+export function callDaemon(path: string, method: string, params?: unknown): Promise<unknown> {
+  return new Promise((resolve, reject) => {
+    const socket = connect(path);
+    let text = "";
+    const fail = (error: OcifsError) => {
+      socket.destroy();
+      reject(error);
+    };
+    socket.setEncoding("utf8");
+    socket.setTimeout(ANSWER_TIMEOUT_MS, () => fail(new OcifsError("timeout", `${path}: the daemon does not answer`)));
+    socket.once("error", (cause) => fail(new OcifsError("network", `${path}: ${cause.message}`, { cause })));
+    socket.once("close", () => reject(new OcifsError("network", `${path}: the daemon closed the connection`)));
+    socket.on("data", (chunk: string) => {
+      text += chunk;
+      if (text.length > MESSAGE_BYTES)
+        return fail(new OcifsError("limit", `${path}: answer of over ${MESSAGE_BYTES} bytes`));
+      const end = text.indexOf("\n");
+      if (end < 0) return;
+      try {
+        const reply = JSON.parse(text.slice(0, end)) as { result?: unknown; error?: { message: string } };
+        if (reply.error) fail(new OcifsError("io", `${path}: ${reply.error.message}`));
+        else resolve(reply.result);
+        socket.destroy();
+      } catch (cause) {
+        fail(new OcifsError("corrupt", `${path}: the answer is not JSON`, { cause }));
+      }
+    });
+    socket.once("connect", () => socket.write(`${JSON.stringify({ jsonrpc: "2.0", id: 1, method, params })}\n`));
+  });
+}
+
+/** Calls `method` of every running daemon of this user; sockets left by dead ones are removed. */
+export async function callAllDaemons(directory: string, method: string): Promise<unknown[]> {
+  let names: string[];
+  try {
+    names = await readdir(directory);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return [];
+    throw error;
+  }
+  const answers: unknown[] = [];
+  for (const name of names.filter((n) => n.endsWith(".sock")).sort()) {
+    const path = join(directory, name);
+    try {
+      answers.push(await callDaemon(path, method));
+    } catch (error) {
+      const cause = error instanceof OcifsError ? (error.cause as NodeJS.ErrnoException | undefined) : undefined;
+      if (cause?.code === "ECONNREFUSED") await rm(path, { force: true });
+      else if (cause?.code !== "ENOENT") throw error;
+    }
+  }
+  return answers;
+}

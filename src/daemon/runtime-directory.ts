@@ -1,0 +1,23 @@
+import { lstat, mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import { OcifsError } from "../base/errors.js";
+
+/** Where control sockets and logs of running daemons live; OCIFS_RUNTIME_DIR overrides it. */
+export function runtimeDirectory(): string {
+  const override = process.env["OCIFS_RUNTIME_DIR"];
+  if (override) return override;
+  const uid = process.getuid?.() ?? 0;
+  if (uid === 0) return "/run/ocifs";
+  return process.env["XDG_RUNTIME_DIR"] ? join(process.env["XDG_RUNTIME_DIR"], "ocifs") : `/tmp/ocifs-${uid}`;
+}
+
+/** Creates it for this user only. In /tmp somebody else may have been there first: then it is refused. */
+export async function openRuntimeDirectory(): Promise<string> {
+  const path = runtimeDirectory();
+  await mkdir(path, { recursive: true, mode: 0o700 });
+  const info = await lstat(path);
+  if (!info.isDirectory() || info.uid !== process.getuid?.() || (info.mode & 0o022) !== 0) {
+    throw new OcifsError("io", `${path}: want a directory of our own that nobody else can write to; remove it`);
+  }
+  return path;
+}

@@ -1,0 +1,42 @@
+/** What `ocifs status` shows of one mount. Sizes are bytes. */
+export interface MountStatus {
+  readonly pid: number;
+  readonly version: string;
+  readonly source: string;
+  readonly mountpoint: string;
+  readonly manifestDigest: string | null;
+  readonly driver: string;
+  readonly driverReason: string;
+  readonly state: "ready" | "degraded";
+  /** Why it is degraded, in one sentence. */
+  readonly problem: string | null;
+  readonly mountedAt: string;
+  readonly layers: readonly LayerStatus[];
+  readonly requests: number;
+  readonly reads: number;
+  readonly readBytes: number;
+  /** Reads that waited for the network or a decode. */
+  readonly readMisses: number;
+  /** Share of reads that were answered at once, 0 to 1; null before the first read. */
+  readonly hitRatio: number | null;
+  readonly interrupted: number;
+  readonly errors: number;
+  /** Resident memory of the daemon. */
+  readonly rssBytes: number;
+}
+
+export interface LayerStatus {
+  readonly digest: string;
+  readonly blobBytes: number;
+  /** Received by this daemon from the source. */
+  readonly fetchedBytes: number;
+  readonly fetchRequests: number;
+  readonly fetchRetries: number;
+  /** Compressed bytes in the cache. */
+  readonly cachedBytes: number;
+  readonly spans: number;
+  readonly cachedSpans: number;
+  readonly sizeBytes: number;
+  /** "disk", or "memory" when the cache cannot be written. */
+  readonly cache: "disk" | "memory";
+}

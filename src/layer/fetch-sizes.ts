@@ -1,0 +1,13 @@
+/** Sizes of requests to a registry. Three sizes are independent: decode span (1 MiB), fetch range (these), cache block (4 KiB). */
+export const fetchSizes = {
+  /** A request never grows beyond this by reading ahead: 8 MiB keeps a 100 Mbit/s link busy for most of a second. */
+  maxRangeBytes: 8 << 20,
+  /** The first step of growth once a reader is seen to read on. */
+  firstGrowthBytes: 1 << 20,
+  /** Holes this close together are fetched with what lies between: a request costs more than these bytes. */
+  joinGapBytes: 64 << 10,
+  /** Readers of one layer that are told apart when looking for sequential use. */
+  trackedReaders: 16,
+  /** Bytes kept of transfers when the disk cannot be written. */
+  memoryBytes: 32 << 20,
+} as const;

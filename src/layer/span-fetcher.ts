@@ -1,0 +1,181 @@
+import { isOcifsError, OcifsError, throwIfAborted } from "../base/errors.js";
+import { SPAN_SUSPECT, type SpanStore } from "../native/layer.js";
+import { fetchSizes } from "./fetch-sizes.js";
+import type { RangeFetcher } from "./range-fetcher.js";
+import { SequentialReaders } from "./sequential-readers.js";
+import type { SpanTable } from "./span-table.js";
+
+export interface SpanFetcherOptions {
+  readonly table: SpanTable;
+  readonly store: SpanStore;
+  readonly fetcher: RangeFetcher;
+  /**
+   * Spans without a digest: check each checkpoint's window against the span before it, which must be fetched too. Finds a
+   * zinfo that does not fit the blob; costs one more span where reading begins.
+   */
+  readonly checkWindows: boolean;
+  /** The disk cache was given up for this layer. */
+  onDegraded(reason: string): void;
+  /** Bytes of the cache were wrong and are fetched again. */
+  onRefetch(span: number, reason: string): void;
+}
+
+/** Makes spans present: fetches, decodes, checks and commits each once, however many wait for it. */
+export class SpanFetcher implements AsyncDisposable {
+  readonly #o: SpanFetcherOptions;
+  readonly #inFlight = new Map<number, Promise<void>>();
+  readonly #readers = new SequentialReaders();
+  readonly #goodWindows = new Set<number>();
+  readonly #closing = new AbortController();
+  #refusal: OcifsError | undefined;
+
+  constructor(options: SpanFetcherOptions) {
+    this.#o = options;
+  }
+
+  /**
+   * Resolves when all spans of [first, last] are present, rejects with the first failure. `fileEndSpan` is how far reading
+   * ahead can make sense. A cancelled caller leaves; the work goes on for others.
+   */
+  async ensure(
+    first: number,
+    last: number,
+    options: { fileEndSpan?: number; signal?: AbortSignal } = {},
+  ): Promise<void> {
+    throwIfAborted(options.signal, "read");
+    if (this.#refusal) throw this.#refusal;
+    const { store } = this.#o;
+    const absent = store.absent(first, last);
+    if (absent.length === 0) return;
+    const growthBytes = this.#readers.note(first, last);
+    this.#startRuns(absent, growthBytes, options.fileEndSpan ?? last);
+    const pending = absent.map((span) => this.#inFlight.get(span)).filter((p) => p !== undefined);
+    await abandonable(Promise.all(pending), options.signal);
+  }
+
+  /** From now on every read of missing spans fails with this error: the blob is not what it should be. */
+  refuse(error: OcifsError): void {
+    this.#refusal = error;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closing.abort(new OcifsError("aborted", "read: the layer is being closed"));
+    await Promise.allSettled(this.#inFlight.values());
+  }
+
+  /** One request for each run of neighbouring spans, so that the range they need is asked for as a whole. */
+  #startRuns(absent: readonly number[], growthBytes: number, fileEndSpan: number): void {
+    const todo = absent.filter((span) => !this.#inFlight.has(span));
+    for (let i = 0; i < todo.length; ) {
+      let j = i;
+      while (j + 1 < todo.length && todo[j + 1] === (todo[j] ?? 0) + 1) j++;
+      const run = todo.slice(i, j + 1);
+      i = j + 1;
+      const firstSpan = run[0] ?? 0;
+      const lastSpan = run.at(-1) ?? firstSpan;
+      const growTo = this.#growthEnd(lastSpan, growthBytes, fileEndSpan);
+      // The whole run's range is asked for at once; its spans are filled one by one as the bytes arrive.
+      const whole = {
+        begin: this.#o.table.compressedRange(firstSpan).begin,
+        end: this.#o.table.compressedRange(lastSpan).end,
+      };
+      const fetched = this.#o.fetcher
+        .need(whole, { growTo, signal: this.#closing.signal })
+        .then((lease) => lease.release());
+      // Each span asks for its own bytes and meets the same failure there.
+      fetched.catch(noteHandled);
+      for (const span of run) this.#start(span);
+    }
+  }
+
+  #start(span: number): void {
+    const work = this.#makePresent(span).finally(() => this.#inFlight.delete(span));
+    this.#inFlight.set(span, work);
+    // A caller that left must not turn a failure into an unhandled rejection; those who wait get it.
+    work.catch(noteHandled);
+  }
+
+  #growthEnd(lastSpan: number, growthBytes: number, fileEndSpan: number): number {
+    const { table } = this.#o;
+    const from = table.compressedRange(lastSpan).end;
+    let end = from;
+    for (let span = lastSpan + 1; span <= fileEndSpan && span < table.spanCount; span++) {
+      const next = table.compressedRange(span).end;
+      if (next - from > Math.min(growthBytes, fetchSizes.maxRangeBytes)) break;
+      end = next;
+    }
+    return end;
+  }
+
+  async #makePresent(span: number): Promise<void> {
+    const { store, table } = this.#o;
+    if (store.state(span) === SPAN_SUSPECT && (await store.checkSuspect(span, table.digest(span)))) return;
+    try {
+      await this.#fill(span);
+    } catch (error) {
+      if (!isOcifsError(error, "corrupt") && !isOcifsError(error, "mismatch")) throw error;
+      // What lies in the cache may have been damaged there; bytes fresh from the source decide.
+      this.#o.onRefetch(span, error.message);
+      this.#o.fetcher.discard(table.compressedRange(span));
+      await this.#fill(span);
+    }
+  }
+
+  async #fill(span: number): Promise<void> {
+    const { table, checkWindows } = this.#o;
+    const digest = table.digest(span);
+    if (checkWindows && !digest && table.decodeInput(span).windowOffset >= 0 && !this.#goodWindows.has(span)) {
+      await this.#decode(span - 1, true);
+      this.#goodWindows.add(span);
+    }
+    await this.#decode(span, false);
+    if (!digest && span + 1 < table.spanCount) this.#goodWindows.add(span + 1);
+  }
+
+  async #decode(span: number, discard: boolean): Promise<void> {
+    const { store, table, fetcher } = this.#o;
+    const range = table.compressedRange(span);
+    const lease = await fetcher.need(range, { signal: this.#closing.signal });
+    try {
+      const degraded = await store.fill({
+        span,
+        gzip: table.encoding === "gzip",
+        fd: lease.fd,
+        ...range,
+        ...table.decodeInput(span),
+        digest: table.digest(span),
+        discard,
+      });
+      if (degraded !== undefined) this.#o.onDegraded(degraded);
+    } finally {
+      lease.release();
+    }
+  }
+}
+
+/** Marks a rejection as handled where the same failure reaches its callers another way. */
+function noteHandled(_error: unknown): void {
+  return;
+}
+
+/** Waits for `work`, or leaves early with `aborted` when the signal fires. The work itself goes on. */
+async function abandonable(work: Promise<unknown>, signal: AbortSignal | undefined): Promise<void> {
+  if (!signal) {
+    await work;
+    return;
+  }
+  await new Promise<void>((resolve, reject) => {
+    const onAbort = () => reject(new OcifsError("aborted", "read: cancelled", { cause: signal.reason }));
+    signal.addEventListener("abort", onAbort, { once: true });
+    work.then(
+      () => {
+        signal.removeEventListener("abort", onAbort);
+        resolve();
+      },
+      (error: unknown) => {
+        signal.removeEventListener("abort", onAbort);
+        reject(error);
+      },
+    );
+  });
+}

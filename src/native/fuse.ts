@@ -1,0 +1,94 @@
+import { addon, awaitNative, callNative } from "./addon.js";
+import type { ErofsImage } from "./erofs.js";
+import type { SpanStore } from "./layer.js";
+
+export interface FuseStats {
+  readonly requests: number;
+  readonly reads: number;
+  readonly readBytes: number;
+  /** Reads that had to wait for missing spans. */
+  readonly parked: number;
+  readonly interrupted: number;
+  /** Requests that were answered with EIO. */
+  readonly errors: number;
+}
+
+interface NativeFuseSession {
+  stats(): FuseStats;
+  resend(): void;
+  stop(): Promise<void>;
+}
+
+const native = addon as unknown as {
+  mountFuse(target: string, source: string, flags: number, data: string): number;
+  unmount(target: string, lazy: boolean): Promise<void>;
+  socketPair(): [number, number];
+  receiveFd(socketFd: number): Promise<number>;
+  FuseSession: new (options: {
+    fd: number;
+    workers: number;
+    image: unknown;
+    devices: unknown[];
+    onMiss: (device: number, first: number, last: number, fileEndSpan: number) => void;
+    onEnd: (errno: number) => void;
+  }) => NativeFuseSession;
+};
+
+/** mount(2) of a new FUSE file system (needs CAP_SYS_ADMIN); returns its /dev/fuse descriptor. */
+export function mountFuse(target: string, source: string, flags: number, data: string): number {
+  return callNative(() => native.mountFuse(target, source, flags, data));
+}
+
+/** umount2(2); `lazy` detaches a busy mount. */
+export function unmount(target: string, lazy: boolean): Promise<void> {
+  return awaitNative(() => native.unmount(target, lazy));
+}
+
+/** A connected pair of Unix sockets, close-on-exec. */
+export function openSocketPair(): [number, number] {
+  return callNative(() => native.socketPair());
+}
+
+/** The descriptor that the other side passes by SCM_RIGHTS; `io` when it closes without one. */
+export function receiveFd(socketFd: number): Promise<number> {
+  return awaitNative(() => native.receiveFd(socketFd));
+}
+
+/** A running FUSE session (native/fuse/session.h). */
+export class FuseSession {
+  readonly #session: NativeFuseSession;
+
+  constructor(options: {
+    /** Mounted /dev/fuse descriptor; taken over. */
+    fd: number;
+    workers: number;
+    image: ErofsImage;
+    /** In the order of the tarindex' device slots. */
+    devices: readonly SpanStore[];
+    /** A read waits for spans [first, last] of `device` (1-based); the file goes on to `fileEndSpan`. */
+    onMiss: (device: number, first: number, last: number, fileEndSpan: number) => void;
+    /** All workers have left: 0 when unmounted or stopped, else the errno. */
+    onEnd: (errno: number) => void;
+  }) {
+    this.#session = callNative(
+      () =>
+        new native.FuseSession({
+          ...options,
+          image: options.image.native,
+          devices: options.devices.map((store) => store.handle),
+        }),
+    );
+  }
+
+  stats(): FuseStats {
+    return callNative(() => this.#session.stats());
+  }
+  /** Asks the kernel to send its unanswered requests again (Linux 6.9+). */
+  resend(): void {
+    callNative(() => this.#session.resend());
+  }
+  /** Joins the workers; what waits is answered with EIO. Unmount first. */
+  stop(): Promise<void> {
+    return awaitNative(() => this.#session.stop());
+  }
+}

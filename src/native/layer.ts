@@ -1,0 +1,133 @@
+import { addon, awaitNative, callNative } from "./addon.js";
+
+/** How one span's bytes are produced; see native/layer/span_fill.h. Offsets are bytes, -1 means "none". */
+export interface FillInput {
+  readonly span: number;
+  /** False: the blob is the tar itself and [begin, end) are the span's bytes. */
+  readonly gzip: boolean;
+  /** Holds the compressed bytes [begin, end) at their offsets in the blob. */
+  readonly fd: number;
+  readonly begin: number;
+  readonly end: number;
+  readonly bits: number;
+  readonly atHeader: boolean;
+  readonly last: boolean;
+  readonly zinfoFd: number;
+  readonly windowOffset: number;
+  readonly nextWindowOffset: number;
+  /** sha256 of the uncompressed span. */
+  readonly digest: Uint8Array | undefined;
+  /** Only check; write and commit nothing. */
+  readonly discard: boolean;
+}
+
+export interface SpanStoreStats {
+  readonly spans: number;
+  readonly presentSpans: number;
+  readonly presentBytes: number;
+  readonly sizeBytes: number;
+  /** False after the disk cache was given up (full, read-only). */
+  readonly diskOk: boolean;
+}
+
+export const SPAN_ABSENT = 0;
+export const SPAN_PRESENT = 1;
+/** Set before an unclean reboot; to be checked before use. */
+export const SPAN_SUSPECT = 2;
+
+/** The native object, as the FUSE session wants it. */
+export interface NativeSpanStore {
+  state(span: number): number;
+  present(span: number): boolean;
+  absent(first: number, last: number): number[];
+  stats(): SpanStoreStats;
+  spanAt(offset: number): number;
+  read(offset: number, into: Uint8Array): Promise<true | { first: number; last: number }>;
+  fill(input: FillInput): Promise<string | undefined>;
+  checkSuspect(span: number, digest: Uint8Array | undefined): Promise<boolean>;
+  fail(first: number, last: number, errno: number): void;
+  flushClean(): Promise<void>;
+  disableDisk(): void;
+  evict(first: number, last: number): void;
+  close(): void;
+}
+
+const native = addon as unknown as {
+  SpanStore: new (options: {
+    dataFd: number;
+    spansFd: number;
+    outStarts: Float64Array;
+    partition: Uint8Array;
+    bootId: Uint8Array;
+    memoryBytes: number;
+  }) => NativeSpanStore;
+};
+
+/**
+ * The uncompressed bytes of one layer as far as they are known, and everyone who waits for more (native/layer).
+ * Takes over both descriptors; -1 for both keeps spans in memory only.
+ */
+export class SpanStore {
+  readonly handle: NativeSpanStore;
+
+  constructor(options: {
+    dataFd: number;
+    spansFd: number;
+    /** span count + 1 offsets of the uncompressed layer: 0, …, its size. */
+    outStarts: Float64Array;
+    /** sha256 that identifies the span table. */
+    partition: Uint8Array;
+    bootId: Uint8Array;
+    memoryBytes: number;
+  }) {
+    this.handle = callNative(() => new native.SpanStore(options));
+  }
+
+  state(span: number): number {
+    return callNative(() => this.handle.state(span));
+  }
+  present(span: number): boolean {
+    return callNative(() => this.handle.present(span));
+  }
+  /** The spans of [first, last] that are not present, ascending. */
+  absent(first: number, last: number): number[] {
+    return callNative(() => this.handle.absent(first, last));
+  }
+  stats(): SpanStoreStats {
+    return callNative(() => this.handle.stats());
+  }
+  spanAt(offset: number): number {
+    return callNative(() => this.handle.spanAt(offset));
+  }
+  /** Fills `into` from `offset`, or tells which spans are missing. */
+  read(offset: number, into: Uint8Array): Promise<true | { first: number; last: number }> {
+    return awaitNative(() => this.handle.read(offset, into));
+  }
+  /** Decodes, checks, writes and commits a span. Resolves to the reason when the disk cache was given up on the way. */
+  fill(input: FillInput): Promise<string | undefined> {
+    return awaitNative(() => this.handle.fill(input));
+  }
+  /** Settles a suspect span by its digest; false (and absent) when it is wrong or no digest is known. */
+  checkSuspect(span: number, digest: Uint8Array | undefined): Promise<boolean> {
+    return awaitNative(() => this.handle.checkSuspect(span, digest));
+  }
+  /** Fails everyone who waits for any span of [first, last]. */
+  fail(first: number, last: number, errno: number): void {
+    callNative(() => this.handle.fail(first, last, errno));
+  }
+  /** Flushes the data file and marks the states clean, if no other process uses them. */
+  flushClean(): Promise<void> {
+    return awaitNative(() => this.handle.flushClean());
+  }
+  /** Forgets spans [first, last] and gives their disk space back. */
+  evict(first: number, last: number): void {
+    callNative(() => this.handle.evict(first, last));
+  }
+  /** From now on spans are kept in memory only. */
+  disableDisk(): void {
+    callNative(() => this.handle.disableDisk());
+  }
+  close(): void {
+    this.handle.close();
+  }
+}
