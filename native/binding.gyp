@@ -3,7 +3,8 @@
     "target_name": "ocifs",
     "sources": [
       "addon.cc",
-      "erofs/image.cc", "erofs/binding.cc",
+      "erofs/image.cc", "erofs/format.cc", "erofs/inode.cc", "erofs/extents.cc", "erofs/directory.cc", "erofs/xattr.cc",
+      "erofs/binding.cc",
       "inflate/span_decoder.cc", "inflate/recorder.cc", "inflate/binding.cc",
       "sparse/sparse.cc", "sparse/binding.cc",
       "fdpass/binding.cc",

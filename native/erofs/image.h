@@ -47,8 +47,10 @@ struct Extent {
 
 class Image {
  public:
-  // Maps `fd` (kept open by the caller only during the call) and checks superblock, checksum, features, device table and
-  // root inode. A feature that is not handled is refused by name ("unsupported"). `image_size` 0 = fstat.
+  struct Private;  // opaque: image_private.h
+  // Maps `fd` (kept open by the caller only during the call) and checks superblock, checksum, features, device table,
+  // long xattr prefixes and root inode. A feature that is not handled is refused by name ("unsupported"). The file must
+  // not shrink while the image lives: a mapped page past the end of its file is a SIGBUS.
   static Status Open(int fd, std::unique_ptr<Image>* out);
   ~Image();
   Image(const Image&) = delete;
@@ -63,10 +65,12 @@ class Image {
   const uint8_t* data() const { return map_; }
 
   Status GetAttr(uint64_t nid, Attr* out) const;
-  // ENOENT is a Status with err == ENOENT; ENOTDIR when `dir` is no directory. "." and ".." are found as stored.
+  // ENOENT is a Status with err == ENOENT; ENOTDIR when `dir` is no directory. "." and ".." are found as stored; "." also
+  // in a directory that omits it. A directory that is not sorted gives ENOENT for entries the search cannot reach.
   Status Lookup(uint64_t dir, std::string_view name, Dirent* out) const;
   // Calls `emit(entry, next_cookie)` from `cookie` (0 = start) until it returns false or the directory ends.
-  // A cookie is the position of the next entry and stays valid as long as the image: any process can continue.
+  // A cookie is the position of the next entry and stays valid as long as the image: any process can continue. "." of a
+  // directory that omits it comes last, as the kernel's own EROFS gives it.
   Status ReadDir(uint64_t dir, uint64_t cookie, const std::function<bool(const Dirent&, uint64_t)>& emit) const;
   Status ReadLink(uint64_t nid, std::string* out) const;
   // Names as listxattr(2) gives them: each followed by NUL.
@@ -74,17 +78,20 @@ class Image {
   // err == ENODATA when the inode has no such attribute. `name` is the full name ("user.foo").
   Status GetXattr(uint64_t nid, std::string_view name, std::string* out) const;
   // Appends the extents that cover [offset, min(offset+length, size)) of a regular file, in order, without gaps.
-  // Every kDevice extent lies inside its device; every kIndex extent inside the mapping.
-  Status MapRange(uint64_t nid, uint64_t offset, uint64_t length, std::vector<Extent>* out) const;
+  // Every kDevice extent lies inside its device; every kIndex extent inside the mapping. Stops early after `max_chunks`
+  // chunks of the file, which bounds the time and the extents of one call: the last extent then ends before the range
+  // does, and a further call continues there. A read of 1 MiB has at most 2049 chunks.
+  Status MapRange(uint64_t nid, uint64_t offset, uint64_t length, std::vector<Extent>* out,
+                  uint64_t max_chunks = UINT64_MAX) const;
 
  private:
   Image() = default;
+  Status Load();
   const uint8_t* map_ = nullptr;
   uint64_t map_size_ = 0;
   uint8_t blkszbits_ = 9;
   uint64_t root_nid_ = 0, inode_count_ = 0, primary_blocks_ = 0;
   std::vector<DeviceSlot> devices_;
-  struct Private;  // what image.cc adds
   std::unique_ptr<Private> p_;
 };
 
