@@ -35,12 +35,14 @@ export async function runOcifs(
         .help()
         .alias({ h: "help", V: "version" })
         .strict()
-        .demandCommand(1, "no command given; see ocifs --help")
+        .demandCommand(1, "no command given")
         .recommendCommands()
         .parserConfiguration({ "duplicate-arguments-array": false })
         .exitProcess(false)
         .fail((message, error) => {
-          throw error ?? new OcifsError("usage", oneSentence(message));
+          // yargs' own complaints about the command line come without an error or with a YError; the rest is a command's.
+          if (error !== undefined && error !== null && error.name !== "YError") throw error;
+          throw new OcifsError("usage", `${oneSentence(message ?? error.message)}; see ocifs --help`);
         }),
     );
     await parser.parseAsync([...argv], {}, (_error, _args, text) => {

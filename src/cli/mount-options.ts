@@ -184,7 +184,7 @@ export const optionTable: readonly OptionRow[] = [
   row("oci.password", "password", wanted, {
     placeholder: "SECRET",
     defaultText: "docker or Podman login",
-    help: "password at the registry; others can see it while the command runs, so better oci.password_file",
+    help: "password at the registry; seen by others while the command runs",
     excludes: ["oci.password_file"],
     needs: ["oci.username"],
   }),
@@ -207,7 +207,7 @@ export const optionTable: readonly OptionRow[] = [
   row("cachedir", "cacheDir", wanted, {
     placeholder: "DIR",
     defaultText: "/var/cache/ocifs (root), else $XDG_CACHE_HOME/ocifs",
-    help: "where fetched data is kept, shared by all mounts that name it",
+    help: "where fetched data is kept; mounts may share it",
   }),
   row("cachesize", "cacheSizeBytes", (text, key) => parseSizeBytes(wanted(text, key), key), {
     placeholder: "SIZE",

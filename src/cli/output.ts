@@ -21,7 +21,7 @@ export interface ProgressOptions {
 
 /**
  * Shows how far one step is: a bar on a terminal, elsewhere a line a second at most, and nothing at all for a step that
- * takes under a second. Close it with `using` or `finish()`; it never keeps the process alive.
+ * takes under a second. Close it with `using` or `finish()`; an open bar's timer keeps the process alive.
  */
 export class Progress implements Disposable {
   readonly #label: string;
@@ -50,10 +50,11 @@ export class Progress implements Disposable {
     const bar = new SingleBar({
       stream,
       format: "{label} {bar} {percentage}% {done} of {total} {speed}/s",
-      hideCursor: true,
       fps: 8,
-      // The terminal returns to its state when the step ends, also by SIGINT.
-      gracefulExit: true,
+      // cli-progress would install a SIGINT handler, which takes the signal from a process that has none of its own; with the
+      // cursor left visible there is nothing to restore.
+      hideCursor: false,
+      gracefulExit: false,
     });
     bar.start(this.#totalBytes ?? 0, 0, this.#payload());
     return bar;
