@@ -44,4 +44,6 @@ export const limits = {
   layerTarBytes: 16 * 2 ** 40,
   /** The compressed size of one blob. */
   blobBytes: 4 * 2 ** 40,
+  /** A read that waits longer than a day is a hang; it also keeps every timer below 2^31 ms, where setTimeout wraps to 1 ms. */
+  timeoutMs: 24 * 3_600_000,
 } as const;

@@ -1,0 +1,104 @@
+import type { ArgumentsCamelCase, Argv } from "yargs";
+import { OcifsError } from "../base/errors.js";
+import type { TextSink } from "./output.js";
+
+/** What every subcommand is given beside its arguments. */
+export interface CommandContext {
+  /** Results go here, and nothing else. */
+  readonly stdout: TextSink;
+  /** Progress and remarks. */
+  readonly stderr: TextSink;
+  readonly stdin: AsyncIterable<Uint8Array | string>;
+  /** Fires at SIGINT and SIGTERM; the command then ends with `aborted`. */
+  readonly signal: AbortSignal;
+}
+
+/** One subcommand, in a file of its own in `commands/`. */
+export interface OcifsCommand<Args> {
+  /** yargs' notation: `ls <image> [path]`. */
+  readonly command: string;
+  readonly describe: string;
+  readonly builder: (yargs: Argv) => Argv<Args>;
+  /** Throws OcifsError; the frame prints it and sets the exit code. */
+  readonly run: (args: ArgumentsCamelCase<Args>, context: CommandContext) => Promise<void>;
+}
+
+/** A subcommand whose arguments' type is known to itself only, so that all of them fit in one list. */
+export interface RegisteredCommand {
+  readonly register: (yargs: Argv, context: CommandContext) => Argv;
+}
+
+/** Makes a subcommand fit for the list in `commands/index.ts`. */
+export function defineCommand<Args>(command: OcifsCommand<Args>): RegisteredCommand {
+  return {
+    register: (yargs, context) =>
+      yargs.command(command.command, command.describe, command.builder, (args) => command.run(args, context)),
+  };
+}
+
+/** What the options shared by all subcommands that reach a registry come out as. */
+export interface RegistryArguments {
+  insecure: boolean;
+  username: string | undefined;
+  "password-stdin": boolean;
+  platform: string | undefined;
+  cachedir: string | undefined;
+}
+
+/** Adds `--insecure --username --password-stdin --platform --cachedir`. */
+export function registryOptions<T>(yargs: Argv<T>): Argv<T & RegistryArguments> {
+  return yargs
+    .option("insecure", { type: "boolean", default: false, describe: "Speak plain HTTP to the registry" })
+    .option("username", { type: "string", requiresArg: true, describe: "User name at the registry" })
+    .option("password-stdin", {
+      type: "boolean",
+      default: false,
+      describe: "Read the password from standard input, where no other user can see it",
+    })
+    .option("platform", { type: "string", requiresArg: true, describe: "os/arch[/variant]; default: this machine's" })
+    .option("cachedir", { type: "string", requiresArg: true, describe: "Where fetched data is kept" }) as Argv<
+    T & RegistryArguments
+  >;
+}
+
+/** Adds `--json`, for subcommands that list something. */
+export function jsonOption<T>(yargs: Argv<T>): Argv<T & { json: boolean }> {
+  return yargs.option("json", { type: "boolean", default: false, describe: "Print one JSON document" }) as Argv<
+    T & { json: boolean }
+  >;
+}
+
+/** A password of more than this is a file piped in by mistake. */
+const passwordBytes = 64 << 10;
+
+/**
+ * The credentials of `--username` and `--password-stdin`, or undefined when neither was given. The password is what stands on
+ * standard input, without its last line end. Throws `usage` when one is given without the other.
+ */
+export async function readCredentials(
+  args: Pick<RegistryArguments, "username" | "password-stdin">,
+  context: Pick<CommandContext, "stdin">,
+): Promise<{ username: string; password: string } | undefined> {
+  if (args.username === undefined && !args["password-stdin"]) return undefined;
+  if (args.username === undefined || !args["password-stdin"]) {
+    throw new OcifsError("usage", "--username and --password-stdin go together; give both or neither");
+  }
+  const chunks: Buffer[] = [];
+  let sizeBytes = 0;
+  for await (const chunk of context.stdin) {
+    const bytes = Buffer.from(chunk);
+    sizeBytes += bytes.length;
+    if (sizeBytes > passwordBytes) {
+      throw new OcifsError(
+        "limit",
+        `--password-stdin: standard input holds more than ${passwordBytes} bytes; pipe in the password only`,
+      );
+    }
+    chunks.push(bytes);
+  }
+  const password = Buffer.concat(chunks)
+    .toString("utf8")
+    .replace(/\r?\n$/, "");
+  if (password === "") throw new OcifsError("usage", "--password-stdin: standard input is empty; pipe in the password");
+  return { username: args.username, password };
+}

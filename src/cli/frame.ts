@@ -1,0 +1,73 @@
+import { readFileSync } from "node:fs";
+import yargs from "yargs";
+import { messageOf, OcifsError } from "../base/errors.js";
+import type { CommandContext, RegisteredCommand } from "./command.js";
+import { commandExitCode, commandExitCodes } from "./exit-codes.js";
+
+/** The package's version, from the package.json beside dist/. */
+export function packageVersion(): string {
+  const manifest: unknown = JSON.parse(readFileSync(new URL("../../../package.json", import.meta.url), "utf8"));
+  if (typeof manifest !== "object" || manifest === null || !("version" in manifest)) {
+    throw new OcifsError("internal", "package.json: no version in it; install ocifs again");
+  }
+  return String(manifest.version);
+}
+
+/**
+ * Runs `ocifs` with these arguments (without the program's name) and returns its exit code; it never throws and never ends
+ * the process. Help and version go to stdout, one sentence for an error to stderr.
+ */
+export async function runOcifs(
+  argv: readonly string[],
+  commands: readonly RegisteredCommand[],
+  context: CommandContext,
+  env: NodeJS.ProcessEnv = process.env,
+): Promise<number> {
+  try {
+    // yargs hands help and version to this callback instead of printing them.
+    let output = "";
+    const parser = commands.reduce(
+      (registered, command) => command.register(registered, context),
+      yargs()
+        .scriptName("ocifs")
+        .usage("$0 COMMAND\n\nMounts remote container images lazily; mount.ocifs makes the mounts.")
+        .version(packageVersion())
+        .help()
+        .alias({ h: "help", V: "version" })
+        .strict()
+        .demandCommand(1, "no command given")
+        .recommendCommands()
+        .parserConfiguration({ "duplicate-arguments-array": false })
+        .exitProcess(false)
+        .fail((message, error) => {
+          // yargs' own complaints about the command line come without an error or with a YError; the rest is a command's.
+          if (error !== undefined && error !== null && error.name !== "YError") throw error;
+          throw new OcifsError("usage", `${oneSentence(message ?? error.message)}; see ocifs --help`);
+        }),
+    );
+    await parser.parseAsync([...argv], {}, (_error, _args, text) => {
+      output = text;
+    });
+    if (output !== "") context.stdout.write(`${output}\n`);
+    return commandExitCodes.success;
+  } catch (error) {
+    context.stderr.write(`ocifs: ${describeError(error, env)}\n`);
+    return commandExitCode(error);
+  }
+}
+
+/** The text of an error for a person: one sentence, or with OCIFS_DEBUG=1 the stack and its causes. */
+export function describeError(error: unknown, env: NodeJS.ProcessEnv): string {
+  if (env.OCIFS_DEBUG === "1" && error instanceof Error) {
+    const cause = error.cause === undefined ? "" : `\ncaused by: ${describeError(error.cause, env)}`;
+    return `${error.stack ?? error.message}${cause}`;
+  }
+  const sentence = oneSentence(messageOf(error));
+  return error instanceof OcifsError && error.code !== "internal"
+    ? sentence
+    : `internal error: ${sentence}; run it again with OCIFS_DEBUG=1 and report what it prints`;
+}
+
+function oneSentence(text: string): string {
+  return text.replace(/\s*\n\s*/g, " ").trim();
+}
