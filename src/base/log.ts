@@ -8,15 +8,36 @@ export interface Log {
   error(message: string, fields?: Record<string, unknown>): void;
 }
 
-/** Log lines as JSON, written synchronously: the last words of a dying process must not be lost. */
-export function openLog(level: "error" | "warn" | "info" | "debug", destination: string | number): Log {
+/** The same message this often within a minute says all there is to say; a network that is down must not fill the disk. */
+const REPEATS_PER_MINUTE = 20;
+const MINUTE_MS = 60_000;
+
+type Level = keyof Log;
+
+/**
+ * Log lines as JSON, written synchronously: the last words of a dying process must not be lost. Repeated messages are
+ * counted instead of written once they come too often.
+ * `destination` is a path (appended to, created 0600) or a descriptor.
+ */
+export function openLog(level: Level, destination: string | number, now: () => number = Date.now): Log {
   const logger = pino(
     { level, base: { pid: process.pid } },
     pino.destination({ dest: destination, sync: true, mkdir: true, mode: 0o600 }),
   );
-  const at = (name: "debug" | "info" | "warn" | "error") => (message: string, fields?: Record<string, unknown>) =>
-    logger[name](fields ?? {}, message);
-  return { debug: at("debug"), info: at("info"), warn: at("warn"), error: at("error") };
+  const repeats = new Map<string, { since: number; count: number }>();
+  const write = (name: Level) => (message: string, fields: Record<string, unknown> = {}) => {
+    const time = now();
+    let seen = repeats.get(message);
+    if (seen === undefined || time - seen.since >= MINUTE_MS) {
+      const left = seen ? seen.count - REPEATS_PER_MINUTE : 0;
+      if (left > 0) logger[name]({ suppressed: left }, `${message} (repeated)`);
+      seen = { since: time, count: 0 };
+      repeats.set(message, seen);
+    }
+    seen.count++;
+    if (seen.count <= REPEATS_PER_MINUTE) logger[name](fields, message);
+  };
+  return { debug: write("debug"), info: write("info"), warn: write("warn"), error: write("error") };
 }
 
 /** Says nothing; for commands whose results speak. */

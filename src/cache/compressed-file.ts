@@ -1,8 +1,6 @@
-import { close } from "node:fs";
-import { type FileHandle, open } from "node:fs/promises";
 import { isOcifsError, OcifsError } from "../base/errors.js";
 import { type ByteRange, dataRanges, openMemoryFile, punchHole, tryLock, unlock } from "../native/sparse.js";
-import { writeFully } from "./write-fully.js";
+import { closeFd, openFd, sizeOfFd, truncateFd, writeFully } from "./raw-file.js";
 
 /** Unit of presence: whole blocks are written or nothing, so SEEK_DATA never reports a block that is half there. */
 export const CACHE_BLOCK_BYTES = 4096;
@@ -23,52 +21,33 @@ export class CompressedFile implements AsyncDisposable {
   readonly fd: number;
   readonly sizeBytes: number;
   readonly onDisk: boolean;
-  readonly #close: () => Promise<void>;
 
-  private constructor(fd: number, sizeBytes: number, onDisk: boolean, close: () => Promise<void>) {
+  private constructor(fd: number, sizeBytes: number, onDisk: boolean) {
     this.fd = fd;
     this.sizeBytes = sizeBytes;
     this.onDisk = onDisk;
-    this.#close = close;
   }
 
   /** `mismatch` when the file exists with another size: it then belongs to something else. */
   static async open(path: string, sizeBytes: number): Promise<CompressedFile> {
-    let handle: FileHandle;
+    const fd = await openFd(path, "create");
     try {
-      handle = await open(path, "r+");
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
-      // Two processes may create it at once; both then size the same file.
-      handle = await open(path, "a+", 0o600);
-      await handle.close();
-      handle = await open(path, "r+");
-    }
-    try {
-      const { size } = await handle.stat();
-      if (size === 0) await handle.truncate(sizeBytes);
+      const size = await sizeOfFd(fd);
+      // Two processes may create it at once; both then give it the same size.
+      if (size === 0) await truncateFd(fd, sizeBytes);
       else if (size !== sizeBytes) {
-        throw new OcifsError(
-          "mismatch",
-          `cache file ${path}: it has ${size} bytes, the blob ${sizeBytes}; drop it from the cache`,
-        );
+        throw new OcifsError("mismatch", `cache file ${path}: it has ${size} bytes, the blob ${sizeBytes}; remove the file`);
       }
     } catch (error) {
-      await handle.close();
+      await closeFd(fd);
       throw error;
     }
-    return new CompressedFile(handle.fd, sizeBytes, true, () => handle.close());
+    return new CompressedFile(fd, sizeBytes, true);
   }
 
   /** A file in memory, for when the disk cannot be written. Whoever fills it also punches it. */
   static openInMemory(sizeBytes: number): CompressedFile {
-    const fd = openMemoryFile(sizeBytes);
-    return new CompressedFile(
-      fd,
-      sizeBytes,
-      false,
-      () => new Promise((resolve, reject) => close(fd, (error) => (error ? reject(error) : resolve()))),
-    );
+    return new CompressedFile(openMemoryFile(sizeBytes), sizeBytes, false);
   }
 
   /** The parts of `range` that are not there, in order. */
@@ -113,7 +92,7 @@ export class CompressedFile implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#close();
+    await closeFd(this.fd);
   }
 }
 

@@ -52,7 +52,10 @@ export class ControlServer implements AsyncDisposable {
     socket.setEncoding("utf8");
     socket.on("data", (chunk: string) => {
       text += chunk;
-      if (text.length > MESSAGE_BYTES) return socket.destroy();
+      if (text.length > MESSAGE_BYTES) {
+        socket.destroy();
+        return;
+      }
       for (let end = text.indexOf("\n"); end >= 0; end = text.indexOf("\n")) {
         const line = text.slice(0, end);
         text = text.slice(end + 1);

@@ -8,6 +8,19 @@ export interface MountableTree {
   readonly devices: readonly SpanStore[];
 }
 
+/** Flags of mount(2) that a user may set; the mount is always read-only. */
+export interface MountFlags {
+  readonly nosuid: boolean;
+  readonly nodev: boolean;
+  readonly noexec: boolean;
+  readonly nosymfollow: boolean;
+  readonly noatime: boolean;
+  readonly nodiratime: boolean;
+  readonly relatime: boolean;
+  readonly strictatime: boolean;
+  readonly silent: boolean;
+}
+
 export interface MountRequest {
   /** Absolute path of an existing directory. */
   readonly mountpoint: string;
@@ -15,7 +28,7 @@ export interface MountRequest {
   readonly sourceName: string;
   readonly tree: MountableTree;
   readonly allowOther: boolean;
-  readonly flags: { readonly nosuid: boolean; readonly nodev: boolean; readonly noexec: boolean };
+  readonly flags: MountFlags;
   /** `context=…` and its kin, for the data argument of mount(2), verbatim. */
   readonly securityOptions: readonly string[];
   /** A read waits for spans [first, last] of device slot `device` (1-based). */

@@ -4,13 +4,21 @@ import { readFile, stat, writeFile } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { messageOf, OcifsError } from "../base/errors.js";
 import { FuseSession, mountFuse, openSocketPair, receiveFd, unmount } from "../native/fuse.js";
-import type { DriverStats, Mounted, MountRequest } from "./driver.js";
+import type { DriverStats, Mounted, MountFlags, MountRequest } from "./driver.js";
 
-/** Flags of mount(2), <sys/mount.h>. */
+/** Flags of mount(2), <linux/mount.h>. */
 const MS_RDONLY = 1;
-const MS_NOSUID = 2;
-const MS_NODEV = 4;
-const MS_NOEXEC = 8;
+const flagBits: Readonly<Record<keyof MountFlags, number>> = {
+  nosuid: 2,
+  nodev: 4,
+  noexec: 8,
+  nosymfollow: 256,
+  noatime: 1024,
+  nodiratime: 2048,
+  silent: 32768,
+  relatime: 1 << 21,
+  strictatime: 1 << 24,
+};
 
 /** Enough to keep all cores and a few waits for the disk busy; each costs a thread and 1 MiB of reply buffer. */
 const WORKERS_MIN = 4;
@@ -108,11 +116,7 @@ class FuseMount implements Mounted {
 }
 
 function mountAsRoot(request: MountRequest): number {
-  const flags =
-    MS_RDONLY |
-    (request.flags.nosuid ? MS_NOSUID : 0) |
-    (request.flags.nodev ? MS_NODEV : 0) |
-    (request.flags.noexec ? MS_NOEXEC : 0);
+  const flags = setFlags(request.flags).reduce((bits, flag) => bits | flagBits[flag], MS_RDONLY);
   // As root the mount is for everybody, as every other mount is; the kernel checks permissions.
   const data = [
     "rootmode=40000",
@@ -123,6 +127,10 @@ function mountAsRoot(request: MountRequest): number {
     ...request.securityOptions,
   ];
   return mountFuse(request.mountpoint, request.sourceName, flags, data.join(","));
+}
+
+function setFlags(flags: MountFlags): (keyof MountFlags)[] {
+  return (Object.keys(flagBits) as (keyof MountFlags)[]).filter((flag) => flags[flag]);
 }
 
 /** fusermount3 mounts for ordinary users and passes the descriptor over the socket named in _FUSE_COMMFD. */
@@ -136,7 +144,8 @@ async function mountThroughFusermount(request: MountRequest): Promise<number> {
       "default_permissions",
       "subtype=ocifs",
       `fsname=${request.sourceName.replaceAll(/[\\,]/g, (c) => `\\${c}`)}`,
-      ...(request.flags.noexec ? ["noexec"] : []),
+      // Of the others fusermount3 knows none, and nosuid and nodev it insists on.
+      ...setFlags(request.flags).filter((flag) => flag === "noexec" || flag === "noatime"),
       ...(request.allowOther ? ["allow_other"] : []),
     ];
     const child = spawn("fusermount3", ["-o", options.join(","), "--", request.mountpoint], {

@@ -1,0 +1,56 @@
+import { close, constants, fstat, ftruncate, open, read, write } from "node:fs";
+import { OcifsError } from "../base/errors.js";
+
+/**
+ * Plain descriptors for files that are handed to native code: a FileHandle would close them when it is collected.
+ * "create" opens for reading and writing and makes the file (0600) when it is missing.
+ */
+export function openFd(path: string, mode: "read" | "create"): Promise<number> {
+  // No O_TRUNC: another process may be using the file.
+  const flags = mode === "read" ? constants.O_RDONLY : constants.O_RDWR | constants.O_CREAT;
+  return new Promise((resolve, reject) => open(path, flags, 0o600, settle(resolve, reject, `open ${path}`)));
+}
+
+export function closeFd(fd: number): Promise<void> {
+  return new Promise((resolve, reject) => close(fd, settle(resolve, reject, "close")));
+}
+
+export function sizeOfFd(fd: number): Promise<number> {
+  return new Promise((resolve, reject) =>
+    fstat(fd, (error, stats) => (error ? reject(toOcifsError(error, "stat cache file")) : resolve(stats.size))),
+  );
+}
+
+export function truncateFd(fd: number, sizeBytes: number): Promise<void> {
+  return new Promise((resolve, reject) => ftruncate(fd, sizeBytes, settle(resolve, reject, "resize cache file")));
+}
+
+/** Reads into `buffer` from `offset`; the number of bytes, 0 at the end of the file. */
+export function readAt(fd: number, buffer: Uint8Array, offset: number): Promise<number> {
+  return new Promise((resolve, reject) =>
+    read(fd, buffer, 0, buffer.length, offset, settle(resolve, reject, "read cache file")),
+  );
+}
+
+/** pwrite(2) of all of `bytes` at `offset`; a full disk or quota is `no-space`, anything else `io`. */
+export async function writeFully(fd: number, bytes: Uint8Array, offset: number): Promise<void> {
+  let done = 0;
+  while (done < bytes.length) {
+    done += await new Promise<number>((resolve, reject) => {
+      const what = `cache write of ${bytes.length} bytes at ${offset}`;
+      write(fd, bytes, done, bytes.length - done, offset + done, settle(resolve, reject, what));
+    });
+  }
+}
+
+function settle<T>(resolve: (value: T) => void, reject: (error: OcifsError) => void, what: string) {
+  return (error: NodeJS.ErrnoException | null, value?: T) => {
+    if (error) reject(toOcifsError(error, what));
+    else resolve(value as T);
+  };
+}
+
+function toOcifsError(error: NodeJS.ErrnoException, what: string): OcifsError {
+  const code = error.code === "ENOSPC" || error.code === "EDQUOT" ? "no-space" : "io";
+  return new OcifsError(code, `${what}: ${error.message}`, { cause: error });
+}

@@ -1,0 +1,106 @@
+#!/usr/bin/env node
+import { readFile, stat } from "node:fs/promises";
+import { resolve } from "node:path";
+import { OcifsError } from "../base/errors.js";
+import { defaultCacheDirectory } from "../cache/cache-directory.js";
+import { launchDaemon } from "../daemon/launch.js";
+import type { MountConfig } from "../daemon/mount-config.js";
+import { mountExitCode, mountExitCodes } from "./exit-codes.js";
+import { describeError, packageVersion } from "./frame.js";
+import { detectCaller } from "./mount-caller.js";
+import { formatMountHelp, type MountRequest, parseMountCommand } from "./mount-grammar.js";
+
+/** A password is a line; a file of more than this was named by mistake. */
+const PASSWORD_FILE_BYTES = 64 << 10;
+
+async function main(argv: readonly string[], signal: AbortSignal): Promise<void> {
+  const command = parseMountCommand(argv, await detectCaller());
+  if (command.kind === "help") {
+    process.stdout.write(formatMountHelp());
+    return;
+  }
+  if (command.kind === "version") {
+    process.stdout.write(`mount.ocifs ${packageVersion()}\n`);
+    return;
+  }
+  const { request } = command;
+  await checkMountpoint(request.mountpoint);
+  const config = await toMountConfig(request);
+  if (request.verbose && request.toleratedWords.length > 0) {
+    process.stderr.write(`mount.ocifs: passed over: ${request.toleratedWords.join(", ")}\n`);
+  }
+  if (request.fake) return;
+  if (request.options.foreground) {
+    const { runMount } = await import("../daemon/daemon.js");
+    await runMount(config, ({ driver }) => process.stderr.write(`mount.ocifs: ${config.mountpoint} is ready (${driver})\n`));
+    return;
+  }
+  const { pid, driver, warnings } = await launchDaemon(config, signal);
+  for (const warning of warnings) process.stderr.write(`mount.ocifs: warning: ${warning}\n`);
+  if (request.verbose) process.stderr.write(`mount.ocifs: ${config.mountpoint} is ready (${driver}, daemon ${pid})\n`);
+}
+
+async function checkMountpoint(path: string): Promise<void> {
+  const info = await stat(path).catch((cause: NodeJS.ErrnoException) => {
+    if (cause.code === "ENOENT") throw new OcifsError("usage", `mountpoint ${path}: it does not exist; make it with mkdir`);
+    throw new OcifsError("io", `mountpoint ${path}: ${cause.message}`, { cause });
+  });
+  if (!info.isDirectory()) throw new OcifsError("usage", `mountpoint ${path}: it is not a directory`);
+}
+
+async function toMountConfig(request: MountRequest): Promise<MountConfig> {
+  const o = request.options;
+  const password = o.passwordFile === undefined ? o.password : await readPasswordFile(o.passwordFile);
+  return {
+    source: absoluteSource(request.source),
+    mountpoint: resolve(request.mountpoint),
+    ...(o.layer === undefined ? {} : { layer: o.layer }),
+    ...(o.blob === undefined ? {} : { blob: o.blob }),
+    ...(o.platform === undefined ? {} : { platform: o.platform }),
+    ...(o.username === undefined ? {} : { username: o.username }),
+    ...(password === undefined ? {} : { password }),
+    insecure: o.insecure,
+    ...(o.tarindex === undefined ? {} : { tarindex: resolve(o.tarindex) }),
+    ...(o.zinfo === undefined ? {} : { zinfo: resolve(o.zinfo) }),
+    driver: o.driver,
+    cacheDir: resolve(o.cacheDir ?? defaultCacheDirectory()),
+    onError: o.onError,
+    timeoutMs: o.timeoutMs,
+    verify: o.verify,
+    allowOther: o.allowOther,
+    flags: request.flags,
+    securityOptions: request.securityOptions,
+    log: o.log.path === undefined ? { level: o.log.level } : { level: o.log.level, path: resolve(o.log.path) },
+  };
+}
+
+/** Daemons work in "/": a path relative to here must not become one relative to there. */
+function absoluteSource(source: string): string {
+  const prefix = ["file:", "oci:"].find((p) => source.startsWith(p));
+  if (prefix === undefined) return source;
+  const rest = source.slice(prefix.length);
+  return rest.startsWith("/") || rest === "" ? source : `${prefix}${process.cwd()}/${rest}`;
+}
+
+async function readPasswordFile(path: string): Promise<string> {
+  const content = await readFile(path).catch((cause: Error) => {
+    throw new OcifsError("io", `oci.password_file: ${cause.message}`, { cause });
+  });
+  if (content.length > PASSWORD_FILE_BYTES) {
+    throw new OcifsError("limit", `oci.password_file ${path}: ${content.length} bytes; want one line with the password`);
+  }
+  const [line = ""] = content.toString("utf8").split(/\r?\n/, 1);
+  if (line === "") throw new OcifsError("usage", `oci.password_file ${path}: its first line is empty`);
+  return line;
+}
+
+const interruption = new AbortController();
+process.once("SIGINT", () => interruption.abort());
+process.once("SIGTERM", () => interruption.abort());
+try {
+  await main(process.argv.slice(2), interruption.signal);
+  process.exitCode = mountExitCodes.success;
+} catch (error) {
+  process.stderr.write(`mount.ocifs: ${describeError(error, process.env)}\n`);
+  process.exitCode = mountExitCode(error);
+}

@@ -1,0 +1,60 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { errnoOfReadError } from "../base/errno.js";
+import { isOcifsError, messageOf } from "../base/errors.js";
+import type { Log } from "../base/log.js";
+import type { OpenLayer } from "../layer/open-layer.js";
+
+const RETRY_FIRST_MS = 500;
+const RETRY_MAX_MS = 15_000;
+
+export interface MissHandlerOptions {
+  readonly onError: "eio" | "retry";
+  readonly log: Log;
+  readonly signal: AbortSignal;
+  /** Reads fail, or wait, because of this. Undefined: they work again. */
+  readonly onHealth: (problem: string | undefined) => void;
+}
+
+/**
+ * Brings what a parked read waits for, or answers it with an errno. `onerror=retry` keeps trying for as long as the cause
+ * may pass; wrong bytes never pass.
+ */
+export class MissHandler {
+  readonly #layers: readonly OpenLayer[];
+  readonly #o: MissHandlerOptions;
+
+  /** `layers` in the order of the tarindex' device slots. */
+  constructor(layers: readonly OpenLayer[], options: MissHandlerOptions) {
+    this.#layers = layers;
+    this.#o = options;
+  }
+
+  /** Never rejects: every outcome is an answer to the reader. */
+  async handle(device: number, first: number, last: number, fileEndSpan: number): Promise<void> {
+    const layer = this.#layers[device - 1];
+    if (!layer) {
+      this.#o.log.error("a read came for a layer that is not there", { device });
+      return;
+    }
+    const { signal, log, onHealth } = this.#o;
+    for (let waitMs = RETRY_FIRST_MS; ; waitMs = Math.min(RETRY_MAX_MS, waitMs * 2)) {
+      try {
+        await layer.spans.ensure(first, last, { fileEndSpan });
+        onHealth(undefined);
+        return;
+      } catch (error) {
+        const problem = messageOf(error);
+        const mayPass = isOcifsError(error, "network") || isOcifsError(error, "timeout") || isOcifsError(error, "unauthorized");
+        if (!signal.aborted) onHealth(problem);
+        if (this.#o.onError === "eio" || !mayPass || signal.aborted) {
+          log.error("a read fails", { digest: layer.source.digest, first, last, reason: problem });
+          layer.store.fail(first, last, errnoOfReadError(error));
+          return;
+        }
+        log.warn("a read waits for its data", { digest: layer.source.digest, first, last, reason: problem });
+        // Rejects only when the mount ends; the next round then fails the read.
+        await delay(Math.random() * waitMs, undefined, { signal }).catch(() => undefined);
+      }
+    }
+  }
+}

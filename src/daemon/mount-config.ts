@@ -1,0 +1,33 @@
+import type { MountFlags } from "../drivers/driver.js";
+import type { Digest } from "../oci/digest.js";
+
+/**
+ * Everything a daemon needs to know of one mount, as the mount helper hands it over (JSON through a pipe: it holds the
+ * password, which must be in neither the command line nor the environment). Paths are absolute.
+ */
+export interface MountConfig {
+  readonly source: string;
+  readonly mountpoint: string;
+  readonly layer?: number;
+  readonly blob?: Digest;
+  readonly platform?: string;
+  readonly username?: string;
+  readonly password?: string;
+  readonly insecure: boolean;
+  readonly tarindex?: string;
+  readonly zinfo?: string;
+  readonly driver: "auto" | "fuse" | "erofs" | "fanotify" | "fuse-native";
+  readonly cacheDir: string;
+  readonly onError: "eio" | "retry";
+  readonly timeoutMs: number;
+  readonly verify: "blob" | "span" | "none";
+  readonly allowOther: boolean;
+  readonly flags: MountFlags;
+  readonly securityOptions: readonly string[];
+  readonly log: { readonly level: "error" | "warn" | "info" | "debug"; readonly path?: string };
+}
+
+/** What the daemon says through the readiness pipe, one JSON line: the mount answers, or why there is none. */
+export type Readiness =
+  | { readonly ok: true; readonly pid: number; readonly driver: string; readonly warnings: readonly string[] }
+  | { readonly ok: false; readonly code: string; readonly message: string };
