@@ -46,4 +46,23 @@ export const limits = {
   blobBytes: 4 * 2 ** 40,
   /** A read that waits longer than a day is a hang; it also keeps every timer below 2^31 ms, where setTimeout wraps to 1 ms. */
   timeoutMs: 24 * 3_600_000,
+  /** Alternative locations of one foreign layer. */
+  descriptorUrls: 16,
+  /** An index may name an index; deeper nesting than this is no image. */
+  indexDepth: 4,
+  /** Servers one registry client keeps connections to: the registry, its token server, and the stores it redirects to. */
+  originPools: 16,
+  /** Attempts of one request, or of one range without progress; the deadline usually ends the series first. */
+  attempts: 12,
+  /** Challenges in one WWW-Authenticate header, and parameters in one challenge; real ones have one of three. */
+  authChallenges: 16,
+  authParameters: 32,
+  /** Tokens one client keeps, one a repository. */
+  authTokens: 256,
+  /** A credential helper may ask the user something, but a mount must not hang on it. */
+  credentialHelperMs: 30_000,
+  /** Fewer bytes than this within a body timeout is a stalled server, not a slow one; also what counts as progress of a retry. */
+  progressBytes: 16 << 10,
+  /** Read to the end instead of closing the connection when a response body is not wanted. */
+  discardedBodyBytes: 64 << 10,
 } as const;

@@ -1,0 +1,81 @@
+import { createHash } from "node:crypto";
+import type { FileHandle } from "node:fs/promises";
+import { OcifsError, throwIfAborted } from "../base/errors.js";
+import type { Digest } from "../oci/digest.js";
+import type { BlobSource, FetchOptions } from "./blob-source.js";
+import { checkRange } from "./range.js";
+import { openRegularFile, readChunk } from "./regular-file.js";
+
+const chunkBytes = 256 << 10;
+
+export interface FileBlobOptions {
+  /** What the file is supposed to be; computed from the whole file when not given, otherwise not checked. */
+  readonly digest?: Digest;
+  /** What its size must be; `mismatch` otherwise. */
+  readonly sizeBytes?: number;
+  readonly signal?: AbortSignal;
+}
+
+/** Opens a regular file as a blob. Throws `not-found`, `usage` (not a regular file), `mismatch` or `io`. */
+export async function openFileBlob(path: string, options: FileBlobOptions = {}): Promise<FileBlobSource> {
+  const file = await openRegularFile(path);
+  try {
+    const { size } = await file.stat();
+    if (options.sizeBytes !== undefined && options.sizeBytes !== size) {
+      throw new OcifsError("mismatch", `blob ${path}: ${size} bytes; its descriptor says ${options.sizeBytes}`);
+    }
+    const digest = options.digest ?? (await digestOfFile(file, size, path, options.signal));
+    return new FileBlobSource(file, path, digest, size);
+  } catch (error) {
+    await file.close();
+    throw error;
+  }
+}
+
+/** A local file as a BlobSource; reads follow the file's bytes of the moment, so it must not change. */
+export class FileBlobSource implements BlobSource {
+  readonly digest: Digest;
+  readonly sizeBytes: number;
+  readonly description: string;
+  readonly #file: FileHandle;
+  readonly #path: string;
+  #closed = false;
+
+  /** Takes over the open file. */
+  constructor(file: FileHandle, path: string, digest: Digest, sizeBytes: number) {
+    this.#file = file;
+    this.#path = path;
+    this.digest = digest;
+    this.sizeBytes = sizeBytes;
+    this.description = `blob ${path}`;
+  }
+
+  async *fetchRange(offset: number, length: number, options: FetchOptions = {}): AsyncIterable<Uint8Array> {
+    checkRange(offset, length, this.sizeBytes, this.description);
+    const end = offset + length;
+    for (let position = offset; position < end; ) {
+      throwIfAborted(options.signal, this.description);
+      if (this.#closed) throw new OcifsError("aborted", `${this.description}: it is closed`);
+      const chunk = await readChunk(this.#file, position, Math.min(chunkBytes, end - position), this.#path);
+      position += chunk.length;
+      yield chunk;
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    await this.#file.close();
+  }
+}
+
+async function digestOfFile(file: FileHandle, sizeBytes: number, path: string, signal?: AbortSignal): Promise<Digest> {
+  const hasher = createHash("sha256");
+  for (let position = 0; position < sizeBytes; ) {
+    throwIfAborted(signal, `blob ${path}: digest`);
+    const chunk = await readChunk(file, position, Math.min(chunkBytes, sizeBytes - position), path);
+    hasher.update(chunk);
+    position += chunk.length;
+  }
+  return `sha256:${hasher.digest("hex")}`;
+}

@@ -1,0 +1,208 @@
+import { OcifsError } from "../base/errors.js";
+import { limits } from "../base/limits.js";
+import { checkConfigOfManifest, type ImageConfig, parseImageConfig } from "../oci/config.js";
+import type { Descriptor } from "../oci/descriptor.js";
+import { type Digest, digestOfBytes, parseDigest } from "../oci/digest.js";
+import { manifestAccept } from "../oci/media-types.js";
+import type { Platform } from "../oci/platform.js";
+import { apiHostOf, dockerHub, formatReference, manifestSelectorOf, type Reference } from "../oci/reference.js";
+import { resolveImage } from "../oci/resolve.js";
+import type { ResolvedImage } from "../oci/resolved-image.js";
+import { checkContent, checkDigest } from "../oci/verify.js";
+import { LinkedSignal } from "./abort.js";
+import { AddressPolicy, type Resolver } from "./address-policy.js";
+import { Authenticator } from "./auth.js";
+import { BlobFetcher, type BlobFetcherContext } from "./blob-fetcher.js";
+import { type Clock, systemClock } from "./clock.js";
+import { anonymous, type CredentialProvider } from "./credential.js";
+import { PriorityGate } from "./priority-gate.js";
+import { Requester } from "./requester.js";
+import { defaultRetryPolicy, RetryBudget, type RetryPolicy, withRetry } from "./retry.js";
+import { type TransferCounts, TransferStats } from "./transfer-stats.js";
+import { Transport } from "./transport.js";
+
+export interface RegistryClientOptions {
+  /** Speak http://. Refused for Docker Hub. Without it only https, with certificates verified. */
+  readonly insecure?: boolean;
+  readonly credentials?: CredentialProvider;
+  /** Blob transfers at once. Default 8; a few more connections are kept for manifests and tokens. */
+  readonly transfers?: number;
+  /** How long failures without progress are retried. Default 60 s. */
+  readonly timeoutMs?: number;
+  /** Defaults 10 s, 30 s and 30 s, none longer than `timeoutMs`. */
+  readonly connectTimeoutMs?: number;
+  readonly headersTimeoutMs?: number;
+  readonly bodyTimeoutMs?: number;
+  /** PEM certificates to trust instead of the system's. */
+  readonly ca?: string;
+  /** For tests. */
+  readonly retryBaseDelayMs?: number;
+  readonly clock?: Clock;
+  readonly resolver?: Resolver;
+}
+
+/** Connections beyond the blob transfers, so that a manifest or a token never waits behind a body nobody reads. */
+const spareConnections = 2;
+
+interface Document {
+  readonly bytes: Uint8Array;
+  readonly contentType: string | undefined;
+}
+
+/** Reads images from one registry (OCI distribution spec 1.1, pull). Close it to end everything it has under way. */
+export class RegistryClient implements AsyncDisposable {
+  /** Canonical name, as in {@link Reference}. */
+  readonly registry: string;
+  readonly #transport: Transport;
+  readonly #requester: Requester;
+  readonly #auth: Authenticator;
+  readonly #stats = new TransferStats();
+  readonly #lifetime = new AbortController();
+  readonly #blobs: BlobFetcherContext;
+  readonly #clock: Clock;
+  readonly #retry: RetryPolicy;
+
+  /** Connects to nothing yet. Throws `usage` for `insecure` access to Docker Hub. */
+  constructor(registry: string, options: RegistryClientOptions = {}) {
+    const insecure = options.insecure ?? false;
+    if (insecure && registry === dockerHub) {
+      throw new OcifsError("usage", "oci.insecure: refused for Docker Hub, which is always https");
+    }
+    const registryUrl = new URL(`${insecure ? "http" : "https"}://${apiHostOf(registry)}/`);
+    const timeoutMs = options.timeoutMs ?? defaultRetryPolicy.timeoutMs;
+    const bodyTimeoutMs = Math.min(options.bodyTimeoutMs ?? 30_000, timeoutMs);
+    const transfers = options.transfers ?? 8;
+    this.registry = registry;
+    this.#clock = options.clock ?? systemClock;
+    this.#retry = {
+      ...defaultRetryPolicy,
+      timeoutMs,
+      ...(options.retryBaseDelayMs === undefined ? {} : { baseDelayMs: options.retryBaseDelayMs }),
+    };
+    this.#transport = new Transport({
+      registryUrl,
+      addressPolicy: new AddressPolicy(registryUrl, options.resolver),
+      insecure,
+      connections: transfers + spareConnections,
+      connectTimeoutMs: Math.min(options.connectTimeoutMs ?? 10_000, timeoutMs),
+      headersTimeoutMs: Math.min(options.headersTimeoutMs ?? 30_000, timeoutMs),
+      bodyTimeoutMs,
+      ...(options.ca === undefined ? {} : { ca: options.ca }),
+    });
+    const credentials = options.credentials ?? anonymous;
+    this.#auth = new Authenticator(registry, credentials, this.#transport, this.#clock, this.#stats);
+    this.#requester = new Requester(registryUrl, this.#transport, this.#auth, this.#clock);
+    this.#blobs = {
+      requester: this.#requester,
+      gate: new PriorityGate(transfers),
+      clock: this.#clock,
+      retry: this.#retry,
+      stallTimeoutMs: bodyTimeoutMs,
+      lifetime: this.#lifetime.signal,
+    };
+  }
+
+  /**
+   * Finds the manifest that a reference means on a platform. Every document's digest is computed and compared with the one
+   * asked for and with Docker-Content-Digest. A reference to a single manifest is taken whatever its platform.
+   */
+  async resolve(reference: Reference, platform: Platform, signal?: AbortSignal): Promise<ResolvedImage> {
+    if (reference.registry !== this.registry) {
+      throw new OcifsError("internal", `${formatReference(reference)}: asked of a client of ${this.registry}`);
+    }
+    const { repository } = reference;
+    const what = `manifest ${formatReference(reference)}`;
+    const fetch = (selector: string, name: string) =>
+      this.#fetchDocument(
+        {
+          path: `manifests/${selector}`,
+          repository,
+          accept: manifestAccept,
+          maxBytes: limits.manifestBytes,
+          what: name,
+        },
+        signal,
+      );
+    const root = await fetch(manifestSelectorOf(reference), what);
+    if (reference.digest !== undefined) checkDigest(root.bytes, reference.digest, what);
+    const digest = reference.digest ?? digestOfBytes(root.bytes);
+    const read = async ({ digest }: Descriptor, name: string) => (await fetch(digest, name)).bytes;
+    return await resolveImage({ bytes: root.bytes, digest, declaredType: root.contentType }, platform, what, read);
+  }
+
+  /** Fetches the config of a manifest; its digest, its size and its number of layers are checked. */
+  async fetchConfig(repository: string, image: ResolvedImage, signal?: AbortSignal): Promise<ImageConfig> {
+    const { config } = image.manifest;
+    const what = `config ${this.registry}/${repository}@${config.digest}`;
+    const document = await this.#fetchDocument(
+      { path: `blobs/${config.digest}`, repository, accept: "*/*", maxBytes: limits.configBytes, what },
+      signal,
+    );
+    checkContent(document.bytes, config, what);
+    const parsed = parseImageConfig(document.bytes, what);
+    checkConfigOfManifest(parsed, image.manifest, what);
+    return parsed;
+  }
+
+  /** A fetcher of one blob's ranges. It ends with the client. Nothing is requested yet. */
+  blobFetcher(repository: string, descriptor: Descriptor): BlobFetcher {
+    const { digest, sizeBytes } = descriptor;
+    const location = { registry: this.registry, repository, digest, sizeBytes };
+    return new BlobFetcher(location, this.#blobs, new TransferStats(this.#stats));
+  }
+
+  stats(): TransferCounts {
+    return this.#stats.counts();
+  }
+
+  async #fetchDocument(
+    request: { path: string; repository: string; accept: string; maxBytes: number; what: string },
+    userSignal: AbortSignal | undefined,
+  ): Promise<Document> {
+    const { what, path, repository, maxBytes } = request;
+    using linked = new LinkedSignal(userSignal, this.#lifetime.signal);
+    const { signal } = linked;
+    const headers = { accept: request.accept };
+    const stats = this.#stats;
+    const budget = new RetryBudget(this.#retry, this.#clock);
+    return await withRetry(
+      budget,
+      what,
+      signal,
+      () => stats.add("retries"),
+      async () => {
+        using response = await this.#requester.get({ path, repository, headers, what, signal, stats });
+        if (response.status !== 200) {
+          throw new OcifsError("mismatch", `${what}: ${response.url.host} answered HTTP ${response.status}; want 200`);
+        }
+        const encoding = response.header("content-encoding") ?? "identity";
+        if (encoding !== "identity") {
+          throw new OcifsError(
+            "mismatch",
+            `${what}: ${response.url.host} answered with a Content-Encoding nobody asked for`,
+          );
+        }
+        const bytes = await response.readAll(maxBytes);
+        const declared = response.header("docker-content-digest");
+        if (declared !== undefined)
+          checkDigest(bytes, parseHeaderDigest(declared, what), `${what}: Docker-Content-Digest`);
+        return { bytes, contentType: response.header("content-type") };
+      },
+    );
+  }
+
+  /** Ends all transfers with `aborted` and closes all connections. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#lifetime.abort(new OcifsError("aborted", `${this.registry}: the registry client is closed`));
+    this.#auth[Symbol.dispose]();
+    await this.#transport[Symbol.asyncDispose]();
+  }
+}
+
+function parseHeaderDigest(text: string, what: string): Digest {
+  try {
+    return parseDigest(text.trim());
+  } catch (cause) {
+    throw new OcifsError("corrupt", `${what}: the Docker-Content-Digest header is not a digest`, { cause });
+  }
+}

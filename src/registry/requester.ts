@@ -1,0 +1,68 @@
+import type { Authenticator } from "./auth.js";
+import type { Clock } from "./clock.js";
+import type { HttpResponse } from "./http-response.js";
+import type { TransferStats } from "./transfer-stats.js";
+import type { Transport } from "./transport.js";
+
+export interface RegistryRequest {
+  /** Below `/v2/<repository>/`, e.g. `blobs/sha256:…`. */
+  readonly path: string;
+  readonly repository: string;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly what: string;
+  readonly signal: AbortSignal;
+  readonly stats: TransferStats;
+}
+
+/** A stale token, then one that another request got but that the server forgot in the meantime. */
+const maxLogins = 2;
+
+/** Single attempts of authorised GETs to one registry. */
+export class Requester {
+  readonly registryUrl: URL;
+  readonly #transport: Transport;
+  readonly #auth: Authenticator;
+  readonly #clock: Clock;
+
+  constructor(registryUrl: URL, transport: Transport, auth: Authenticator, clock: Clock) {
+    this.registryUrl = registryUrl;
+    this.#transport = transport;
+    this.#auth = auth;
+    this.#clock = clock;
+  }
+
+  /** Asks the registry, logs in when it wants that, follows redirects. Throws RegistryErrors for all but 2xx answers. */
+  async get(request: RegistryRequest): Promise<HttpResponse> {
+    const { repository, what, signal } = request;
+    const url = new URL(`/v2/${repository}/${request.path}`, this.registryUrl);
+    const origin = url.origin;
+    for (let logins = 0; ; logins++) {
+      const header = await this.#auth.header({ repository, what, signal });
+      const authorization = header === undefined ? undefined : { origin, header };
+      const response = await this.#transport.send({ ...request, url, authorization });
+      if (isSuccess(response)) return response;
+      // Only the registry may ask for a login; a store that it redirects to gets nothing.
+      if (response.status !== 401 || response.url.origin !== origin || logins >= maxLogins) {
+        throw await this.#errorOf(response, header);
+      }
+      const challenges = response.headers("www-authenticate");
+      if (challenges.length === 0) throw await this.#errorOf(response, header);
+      await response.discard();
+      await this.#auth.renew({ repository, what, signal }, challenges, header);
+    }
+  }
+
+  /** Asks a URL that the registry redirected to earlier, without credentials. Returns any answer. */
+  async getDirect(url: URL, request: RegistryRequest): Promise<HttpResponse> {
+    return await this.#transport.send({ ...request, url });
+  }
+
+  async #errorOf(response: HttpResponse, header: string | undefined): Promise<Error> {
+    const secrets = header === undefined ? [] : [header.slice(header.indexOf(" ") + 1)];
+    return await response.toError(this.#clock.nowMs(), secrets);
+  }
+}
+
+export function isSuccess(response: HttpResponse): boolean {
+  return response.status >= 200 && response.status < 300;
+}
