@@ -53,6 +53,7 @@ step() {
   local pid=$!
   set +m
   running_step=$pid
+  running_log=$log
   wait_for_step "$pid" "$log" "$title"
   wait "$pid" || status=$?
   running_step=
@@ -70,7 +71,9 @@ step() {
 
 # For `trap stop_step EXIT`: ends the step that is running, if one is.
 stop_step() {
-  if [ -n "${running_step:-}" ]; then kill -- "-$running_step" 2>/dev/null || true; fi
+  if [ -z "${running_step:-}" ]; then return 0; fi
+  kill -- "-$running_step" 2>/dev/null || true
+  rm -f "$running_log"
 }
 
 # Node 20.19 or newer with npm, or a sentence.
