@@ -37,6 +37,8 @@ export async function runOcifs(
         .strict()
         .demandCommand(1, "no command given")
         .recommendCommands()
+        // Our own texts are English; half a message in another language helps nobody.
+        .detectLocale(false)
         .parserConfiguration({ "duplicate-arguments-array": false })
         .exitProcess(false)
         .fail((message, error) => {
