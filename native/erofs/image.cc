@@ -27,6 +27,10 @@ std::string Hex(uint32_t v) {
   return text;
 }
 
+Status TooShort(uint64_t size) {
+  return Status::Corrupt("EROFS image: " + std::to_string(size) + " bytes are too short for a superblock");
+}
+
 Status CheckChecksum(const uint8_t* sb, uint64_t block_size, uint64_t available) {
   const uint64_t covered = block_size > kSuperOffset ? block_size - kSuperOffset : block_size;
   if (covered > available) return Status::Corrupt("EROFS image: file ends inside the superblock's block");
@@ -69,7 +73,7 @@ Status SortFlatDevices(const std::vector<DeviceSlot>& devices, std::vector<uint3
 }  // namespace
 
 Image::~Image() {
-  if (map_ != nullptr) munmap(const_cast<uint8_t*>(map_), map_size_);
+  if (map_ != nullptr && owned_.empty()) munmap(const_cast<uint8_t*>(map_), map_size_);
 }
 
 Status Image::Open(int fd, std::unique_ptr<Image>* out) {
@@ -77,8 +81,7 @@ Status Image::Open(int fd, std::unique_ptr<Image>* out) {
   if (fstat(fd, &st) != 0) return Status::Errno(errno, "EROFS image: fstat");
   if (!S_ISREG(st.st_mode)) return Status::Usage("EROFS image: not a regular file; pass a tarindex or EROFS image file");
   const auto size = static_cast<uint64_t>(st.st_size);
-  if (size < kSuperOffset + kSuperSize)
-    return Status::Corrupt("EROFS image: " + std::to_string(size) + " bytes are too short for a superblock");
+  if (size == 0) return TooShort(size);  // nothing that could be mapped
 
   std::unique_ptr<Image> image(new Image());
   void* map = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0);
@@ -90,7 +93,19 @@ Status Image::Open(int fd, std::unique_ptr<Image>* out) {
   return Status::Ok();
 }
 
+Status Image::OpenBytes(std::vector<uint8_t> bytes, std::unique_ptr<Image>* out) {
+  if (bytes.empty()) return TooShort(0);
+  std::unique_ptr<Image> image(new Image());
+  image->owned_ = std::move(bytes);
+  image->map_ = image->owned_.data();
+  image->map_size_ = image->owned_.size();
+  if (Status s = image->Load(); !s.ok()) return s;
+  *out = std::move(image);
+  return Status::Ok();
+}
+
 Status Image::Load() {
+  if (map_size_ < kSuperOffset + kSuperSize) return TooShort(map_size_);
   p_ = std::make_unique<Private>(devices_);
   Private& p = *p_;
   p.map = map_;

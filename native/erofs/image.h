@@ -52,6 +52,8 @@ class Image {
   // long xattr prefixes and root inode. A feature that is not handled is refused by name ("unsupported"). The file must
   // not shrink while the image lives: a mapped page past the end of its file is a SIGBUS.
   static Status Open(int fd, std::unique_ptr<Image>* out);
+  // The same over bytes in memory: an index that has no file yet.
+  static Status OpenBytes(std::vector<uint8_t> bytes, std::unique_ptr<Image>* out);
   ~Image();
   Image(const Image&) = delete;
   Image& operator=(const Image&) = delete;
@@ -87,8 +89,9 @@ class Image {
  private:
   Image() = default;
   Status Load();
-  const uint8_t* map_ = nullptr;
+  const uint8_t* map_ = nullptr;  // a mapping, or owned_'s bytes
   uint64_t map_size_ = 0;
+  std::vector<uint8_t> owned_;
   uint8_t blkszbits_ = 9;
   uint64_t root_nid_ = 0, inode_count_ = 0, primary_blocks_ = 0;
   std::vector<DeviceSlot> devices_;
