@@ -25,18 +25,20 @@ export function openLog(level: Level, destination: string | number, now: () => n
     pino.destination({ dest: destination, sync: true, mkdir: true, mode: 0o600 }),
   );
   const repeats = new Map<string, { since: number; count: number }>();
-  const write = (name: Level) => (message: string, fields: Record<string, unknown> = {}) => {
-    const time = now();
-    let seen = repeats.get(message);
-    if (seen === undefined || time - seen.since >= MINUTE_MS) {
-      const left = seen ? seen.count - REPEATS_PER_MINUTE : 0;
-      if (left > 0) logger[name]({ suppressed: left }, `${message} (repeated)`);
-      seen = { since: time, count: 0 };
-      repeats.set(message, seen);
-    }
-    seen.count++;
-    if (seen.count <= REPEATS_PER_MINUTE) logger[name](fields, message);
-  };
+  const write =
+    (name: Level) =>
+    (message: string, fields: Record<string, unknown> = {}) => {
+      const time = now();
+      let seen = repeats.get(message);
+      if (seen === undefined || time - seen.since >= MINUTE_MS) {
+        const left = seen ? seen.count - REPEATS_PER_MINUTE : 0;
+        if (left > 0) logger[name]({ suppressed: left }, `${message} (repeated)`);
+        seen = { since: time, count: 0 };
+        repeats.set(message, seen);
+      }
+      seen.count++;
+      if (seen.count <= REPEATS_PER_MINUTE) logger[name](fields, message);
+    };
   return { debug: write("debug"), info: write("info"), warn: write("warn"), error: write("error") };
 }
 

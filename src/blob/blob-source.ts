@@ -1,4 +1,5 @@
 import type { Digest } from "../oci/digest.js";
+import type { TransferCounts } from "../registry/transfer-stats.js";
 
 export interface FetchOptions {
   readonly signal?: AbortSignal;
@@ -16,6 +17,8 @@ export interface BlobSource extends AsyncDisposable {
   readonly sizeBytes: number;
   /** For messages and logs; holds no secret. */
   readonly description: string;
+  /** What was transferred so far. */
+  stats(): TransferCounts;
 
   /**
    * The bytes [offset, offset + length), as chunks in order. The chunks add up to exactly `length`, or iteration throws

@@ -2,6 +2,7 @@ import { createHash } from "node:crypto";
 import type { FileHandle } from "node:fs/promises";
 import { OcifsError, throwIfAborted } from "../base/errors.js";
 import type { Digest } from "../oci/digest.js";
+import { type TransferCounts, TransferStats } from "../registry/transfer-stats.js";
 import type { BlobSource, FetchOptions } from "./blob-source.js";
 import { checkRange } from "./range.js";
 import { openRegularFile, readChunk } from "./regular-file.js";
@@ -39,6 +40,7 @@ export class FileBlobSource implements BlobSource {
   readonly description: string;
   readonly #file: FileHandle;
   readonly #path: string;
+  readonly #stats = new TransferStats();
   #closed = false;
 
   /** Takes over the open file. */
@@ -50,14 +52,20 @@ export class FileBlobSource implements BlobSource {
     this.description = `blob ${path}`;
   }
 
+  stats(): TransferCounts {
+    return this.#stats.counts();
+  }
+
   async *fetchRange(offset: number, length: number, options: FetchOptions = {}): AsyncIterable<Uint8Array> {
     checkRange(offset, length, this.sizeBytes, this.description);
     const end = offset + length;
+    this.#stats.add("requests");
     for (let position = offset; position < end; ) {
       throwIfAborted(options.signal, this.description);
       if (this.#closed) throw new OcifsError("aborted", `${this.description}: it is closed`);
       const chunk = await readChunk(this.#file, position, Math.min(chunkBytes, end - position), this.#path);
       position += chunk.length;
+      this.#stats.add("bytes", chunk.length);
       yield chunk;
     }
   }

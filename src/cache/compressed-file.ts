@@ -36,7 +36,10 @@ export class CompressedFile implements AsyncDisposable {
       // Two processes may create it at once; both then give it the same size.
       if (size === 0) await truncateFd(fd, sizeBytes);
       else if (size !== sizeBytes) {
-        throw new OcifsError("mismatch", `cache file ${path}: it has ${size} bytes, the blob ${sizeBytes}; remove the file`);
+        throw new OcifsError(
+          "mismatch",
+          `cache file ${path}: it has ${size} bytes, the blob ${sizeBytes}; remove the file`,
+        );
       }
     } catch (error) {
       await closeFd(fd);

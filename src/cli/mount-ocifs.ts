@@ -32,7 +32,9 @@ async function main(argv: readonly string[], signal: AbortSignal): Promise<void>
   if (request.fake) return;
   if (request.options.foreground) {
     const { runMount } = await import("../daemon/daemon.js");
-    await runMount(config, ({ driver }) => process.stderr.write(`mount.ocifs: ${config.mountpoint} is ready (${driver})\n`));
+    await runMount(config, ({ driver }) =>
+      process.stderr.write(`mount.ocifs: ${config.mountpoint} is ready (${driver})\n`),
+    );
     return;
   }
   const { pid, driver, warnings } = await launchDaemon(config, signal);
@@ -42,7 +44,8 @@ async function main(argv: readonly string[], signal: AbortSignal): Promise<void>
 
 async function checkMountpoint(path: string): Promise<void> {
   const info = await stat(path).catch((cause: NodeJS.ErrnoException) => {
-    if (cause.code === "ENOENT") throw new OcifsError("usage", `mountpoint ${path}: it does not exist; make it with mkdir`);
+    if (cause.code === "ENOENT")
+      throw new OcifsError("usage", `mountpoint ${path}: it does not exist; make it with mkdir`);
     throw new OcifsError("io", `mountpoint ${path}: ${cause.message}`, { cause });
   });
   if (!info.isDirectory()) throw new OcifsError("usage", `mountpoint ${path}: it is not a directory`);
@@ -87,7 +90,10 @@ async function readPasswordFile(path: string): Promise<string> {
     throw new OcifsError("io", `oci.password_file: ${cause.message}`, { cause });
   });
   if (content.length > PASSWORD_FILE_BYTES) {
-    throw new OcifsError("limit", `oci.password_file ${path}: ${content.length} bytes; want one line with the password`);
+    throw new OcifsError(
+      "limit",
+      `oci.password_file ${path}: ${content.length} bytes; want one line with the password`,
+    );
   }
   const [line = ""] = content.toString("utf8").split(/\r?\n/, 1);
   if (line === "") throw new OcifsError("usage", `oci.password_file ${path}: its first line is empty`);

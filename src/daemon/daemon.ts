@@ -74,7 +74,9 @@ export async function runMount(
   log.info("mounted", { mountpoint: config.mountpoint, source: config.source, driver: driverName });
   onReady({ driver: `${driverName}, ${driverReason}`, warnings });
 
-  const stopped = new Promise<void>((resolve) => stopping.signal.addEventListener("abort", () => resolve(), { once: true }));
+  const stopped = new Promise<void>((resolve) =>
+    stopping.signal.addEventListener("abort", () => resolve(), { once: true }),
+  );
   if (stopping.signal.aborted) stop();
   else await Promise.race([mount.ended, stopped]);
   // Reads that wait for the network end now; the unmount would otherwise wait for them.
@@ -95,7 +97,10 @@ function openDaemonLog(config: MountConfig, runtime: string, foreground: boolean
 function chooseDriver(wanted: MountConfig["driver"]): { driver: string; reason: string } {
   if (wanted === "auto") return { driver: "fuse", reason: "the driver of this version" };
   if (wanted === "fuse") return { driver: "fuse", reason: "asked for" };
-  throw new OcifsError("unsupported", `driver=${wanted}: this version of ocifs has the driver "fuse" only; leave driver= out`);
+  throw new OcifsError(
+    "unsupported",
+    `driver=${wanted}: this version of ocifs has the driver "fuse" only; leave driver= out`,
+  );
 }
 
 function describe(

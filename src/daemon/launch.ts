@@ -23,7 +23,9 @@ export async function launchDaemon(config: MountConfig, signal: AbortSignal): Pr
   try {
     const said = readReadiness(child.stdio[3] as Readable);
     const exited = new Promise<string>((resolve, reject) => {
-      child.once("error", (cause) => reject(new OcifsError("io", `cannot start the daemon: ${cause.message}`, { cause })));
+      child.once("error", (cause) =>
+        reject(new OcifsError("io", `cannot start the daemon: ${cause.message}`, { cause })),
+      );
       child.once("exit", (code, by) => resolve(by ?? `exit code ${code}`));
     });
     // A daemon that dies at once closes the pipe under us; its exit tells more.

@@ -44,7 +44,8 @@ export class MissHandler {
         return;
       } catch (error) {
         const problem = messageOf(error);
-        const mayPass = isOcifsError(error, "network") || isOcifsError(error, "timeout") || isOcifsError(error, "unauthorized");
+        const mayPass =
+          isOcifsError(error, "network") || isOcifsError(error, "timeout") || isOcifsError(error, "unauthorized");
         if (!signal.aborted) onHealth(problem);
         if (this.#o.onError === "eio" || !mayPass || signal.aborted) {
           log.error("a read fails", { digest: layer.source.digest, first, last, reason: problem });
