@@ -65,4 +65,12 @@ export const limits = {
   progressBytes: 16 << 10,
   /** Read to the end instead of closing the connection when a response body is not wanted. */
   discardedBodyBytes: 64 << 10,
+  /** The sparse map of one tar entry: 300,000 pieces; more is no file that was worth storing as sparse. */
+  tarSparseMapBytes: 8 << 20,
+  /** Chunks of one sparse file in a tarindex: 8 bytes each, 8 MiB of index for one file. */
+  sparseChunks: 1 << 20,
+  /** Names, link targets and xattrs of one tree in memory; the largest layers seen hold a few tens of MB. */
+  treeBytes: 1 << 30,
+  /** An index's JSON: 67 bytes of span digest for each of `checkpoints`, and room for the rest. */
+  indexJsonBytes: 80 << 20,
 } as const;

@@ -1,0 +1,268 @@
+import { createHash, type Hash } from "node:crypto";
+import { type FileHandle, mkdir } from "node:fs/promises";
+import { isOcifsError, OcifsError, throwIfAborted } from "../base/errors.js";
+import type { BlobSource } from "../blob/blob-source.js";
+import { writeTarindex } from "../erofs/tarindex-writer.js";
+import { algorithmOf, type Digest } from "../oci/digest.js";
+import { blockBytes } from "../tar/header.js";
+import { type TarEnd, TarWalker } from "../tar/walker.js";
+import { BlobInput } from "./blob-input.js";
+import { digestOfFile, type IndexPaths, indexPathsIn, PendingFiles } from "./files.js";
+import { inflateBlob } from "./inflate.js";
+import { type IndexedFile, type IndexManifest, indexFormatVersion, serializeIndexManifest } from "./manifest.js";
+import type { GzipRecorderFactory } from "./recorder.js";
+import { SpanHasher } from "./span-hasher.js";
+import { TarTree, type WhiteoutMode } from "./tar-tree.js";
+import { generator } from "./version.js";
+
+export interface IndexProgress {
+  /** Of the blob, read so far. */
+  readonly blobBytes: number;
+  readonly tarBytes: number;
+  readonly entryCount: number;
+}
+
+export interface CreateLayerIndexOptions {
+  /** Stays the caller's to dispose. */
+  readonly source: BlobSource;
+  /** Names the files after the blob inside a directory, which is made if missing; or gives each its path. */
+  readonly output: { readonly directory: string } | IndexPaths;
+  /** From the image config; checked against the uncompressed bytes. */
+  readonly expectedDiffId?: Digest;
+  /** Recorded only; what the blob is shows in its first bytes. */
+  readonly mediaType?: string;
+  /** Distance of checkpoints, and of span digests. */
+  readonly spanSizeBytes?: number;
+  readonly whiteouts?: WhiteoutMode;
+  readonly onProgress?: (progress: IndexProgress) => void;
+  readonly signal?: AbortSignal;
+  readonly recorderFactory: GzipRecorderFactory;
+}
+
+export interface CreatedIndex {
+  readonly manifest: IndexManifest;
+  readonly tarindexPath: string;
+  /** Absent for a plain tar. */
+  readonly zinfoPath?: string;
+  readonly jsonPath: string;
+  /** Bytes behind the end of the tar archive: padding, or anything else. No file points there. */
+  readonly tarTrailingBytes: number;
+  /** Bytes of the blob behind its gzip stream; nobody reads them. */
+  readonly blobTrailingBytes: number;
+}
+
+export const defaultSpanSizeBytes = 1 << 20;
+
+/**
+ * Reads a layer's blob once, front to back, and writes its tarindex, zinfo (gzip) and JSON. Memory does not depend on the layer's size,
+ * only on its number of entries. The files appear together at the end, or not at all. Throws `mismatch` when the blob
+ * or its uncompressed bytes are not the expected ones, `corrupt`, `unsupported` or `limit` for a layer that cannot be indexed.
+ */
+export async function createLayerIndex(options: CreateLayerIndexOptions): Promise<CreatedIndex> {
+  const { source, output, signal } = options;
+  throwIfAborted(signal, `index create ${source.description}`);
+  if ("directory" in output) await mkdir(output.directory, { recursive: true });
+  const paths = "directory" in output ? indexPathsIn(output.directory, source.digest) : output;
+  await using files = new PendingFiles();
+  await using input = new BlobInput(source, signal);
+  const pass = new LayerPass(options);
+  let read: LayerContent;
+  try {
+    read = await pass.run(input, () => files.create(paths.zinfoPath));
+  } catch (error) {
+    if (!isOcifsError(error, "corrupt")) throw error;
+    throw await explainCorruption(input, error);
+  }
+  const { encoding, zinfo, blobTrailingBytes, end, diffId, spanDigests } = read;
+  const digest = input.verify();
+  if (options.expectedDiffId !== undefined && diffId !== options.expectedDiffId) {
+    throw new OcifsError(
+      "mismatch",
+      `index create ${source.description}: the uncompressed layer's digest is ${diffId}, the image config wants ${options.expectedDiffId}`,
+    );
+  }
+  const tarindexFile = await files.create(paths.tarindexPath);
+  const tarindex = await writeTarindexFile(tarindexFile, pass.finishTree(), end, diffId, signal);
+  const manifest: IndexManifest = {
+    version: indexFormatVersion,
+    generator,
+    blob: {
+      digest,
+      sizeBytes: source.sizeBytes,
+      encoding,
+      ...(options.mediaType === undefined ? {} : { mediaType: options.mediaType }),
+    },
+    tar: {
+      digest: diffId,
+      sizeBytes: end.sizeBytes,
+      entryCount: end.entryCount,
+      endOffset: end.endOffset,
+      endMarkerFound: end.endMarkerFound,
+    },
+    whiteouts: pass.whiteouts,
+    tarindex,
+    ...(zinfo === undefined ? {} : { zinfo: await digestOfFile(zinfo, signal) }),
+    spans: { sizeBytes: pass.spanSizeBytes, digests: spanDigests },
+  };
+  const json = await files.create(paths.jsonPath);
+  await json.writeFile(serializeIndexManifest(manifest));
+  await files.commit();
+  return {
+    manifest,
+    tarindexPath: paths.tarindexPath,
+    ...(zinfo === undefined ? {} : { zinfoPath: paths.zinfoPath }),
+    jsonPath: paths.jsonPath,
+    tarTrailingBytes: end.trailingBytes,
+    blobTrailingBytes,
+  };
+}
+
+/** A layer that does not parse may be the wrong bytes altogether: then that is the error, with what it looked like as its cause. */
+async function explainCorruption(input: BlobInput, error: OcifsError): Promise<OcifsError> {
+  await input.drain();
+  try {
+    input.verify();
+  } catch (mismatch) {
+    if (isOcifsError(mismatch)) return new OcifsError(mismatch.code, mismatch.message, { cause: error });
+    throw mismatch;
+  }
+  return error;
+}
+
+interface LayerContent {
+  readonly encoding: "gzip" | "tar";
+  readonly zinfo?: FileHandle;
+  readonly blobTrailingBytes: number;
+  readonly end: TarEnd;
+  readonly diffId: Digest;
+  readonly spanDigests: readonly string[];
+}
+
+/** One pass over the blob: inflate, hash, walk. */
+class LayerPass {
+  readonly spanSizeBytes: number;
+  readonly whiteouts: WhiteoutMode;
+  readonly #options: CreateLayerIndexOptions;
+  readonly #tree: TarTree;
+  readonly #walker: TarWalker;
+  readonly #tarHash: Hash;
+  readonly #tarAlgorithm: "sha256" | "sha512";
+  #tarBytes = 0;
+  #entryCount = 0;
+
+  constructor(options: CreateLayerIndexOptions) {
+    this.#options = options;
+    this.#tarAlgorithm = options.expectedDiffId === undefined ? "sha256" : algorithmOf(options.expectedDiffId);
+    this.#tarHash = createHash(this.#tarAlgorithm);
+    this.spanSizeBytes = options.spanSizeBytes ?? defaultSpanSizeBytes;
+    this.whiteouts = options.whiteouts ?? "keep";
+    if (!Number.isSafeInteger(this.spanSizeBytes) || this.spanSizeBytes < 64 << 10 || this.spanSizeBytes > 2 ** 30) {
+      throw new OcifsError("usage", `index create: span size ${this.spanSizeBytes}, want 64 KiB to 1 GiB in bytes`);
+    }
+    this.#tree = new TarTree({ whiteouts: this.whiteouts });
+    this.#walker = new TarWalker((entry) => {
+      this.#entryCount++;
+      this.#tree.add(entry);
+    });
+  }
+
+  finishTree() {
+    return this.#tree.finish();
+  }
+
+  async run(input: BlobInput, openZinfo: () => Promise<FileHandle>): Promise<LayerContent> {
+    const first = (await input.next()) ?? new Uint8Array(0);
+    const encoding = encodingOf(first, this.#options.source.description);
+    return encoding === "gzip" ? this.#runGzip(first, input, await openZinfo()) : this.#runTar(first, input);
+  }
+
+  async #runGzip(first: Uint8Array, input: BlobInput, zinfo: FileHandle): Promise<LayerContent> {
+    const recorder = this.#options.recorderFactory({ zinfoFd: zinfo.fd, spanSizeBytes: this.spanSizeBytes });
+    try {
+      await inflateBlob(first, input, recorder, (bytes) => this.#onTar(bytes, input));
+      const result = recorder.finish();
+      if (
+        result.uncompressedSizeBytes !== this.#tarBytes ||
+        result.spanDigests.length !== 32 * result.checkpointCount
+      ) {
+        throw new OcifsError(
+          "internal",
+          `index create: the gzip recorder counted ${result.uncompressedSizeBytes} bytes and ${result.spanDigests.length / 32} spans, ` +
+            `want ${this.#tarBytes} and ${result.checkpointCount}`,
+        );
+      }
+      const hex = Buffer.from(result.spanDigests).toString("hex");
+      const spanDigests = Array.from({ length: result.checkpointCount }, (_, i) => hex.slice(i * 64, i * 64 + 64));
+      return { encoding: "gzip", zinfo, blobTrailingBytes: result.trailingBytes, ...this.#finishTar(), spanDigests };
+    } finally {
+      recorder.close();
+    }
+  }
+
+  async #runTar(first: Uint8Array, input: BlobInput): Promise<LayerContent> {
+    const spans = new SpanHasher(this.spanSizeBytes);
+    for (let piece: Uint8Array | undefined = first; piece !== undefined; piece = await input.next()) {
+      input.account(piece);
+      spans.update(piece);
+      this.#onTar(piece, input);
+    }
+    return { encoding: "tar", blobTrailingBytes: 0, ...this.#finishTar(), spanDigests: spans.finish() };
+  }
+
+  #onTar(bytes: Uint8Array, input: BlobInput): void {
+    this.#tarHash.update(bytes);
+    this.#walker.push(bytes);
+    this.#tarBytes += bytes.length;
+    this.#options.onProgress?.({
+      blobBytes: input.accountedBytes,
+      tarBytes: this.#tarBytes,
+      entryCount: this.#entryCount,
+    });
+  }
+
+  #finishTar(): { end: TarEnd; diffId: Digest } {
+    return { end: this.#walker.finish(), diffId: `${this.#tarAlgorithm}:${this.#tarHash.digest("hex")}` };
+  }
+}
+
+/** By the first bytes: media types are often wrong, magic numbers are not. */
+function encodingOf(start: Uint8Array, description: string): "gzip" | "tar" {
+  if (start[0] === 0x1f && start[1] === 0x8b) return "gzip";
+  if (start[0] === 0x28 && start[1] === 0xb5 && start[2] === 0x2f && start[3] === 0xfd) {
+    throw new OcifsError(
+      "unsupported",
+      `index create ${description}: the layer is compressed with zstd; gzip and plain tar are indexed`,
+    );
+  }
+  return "tar";
+}
+
+async function writeTarindexFile(
+  file: FileHandle,
+  tree: Parameters<typeof writeTarindex>[0],
+  end: TarEnd,
+  diffId: Digest,
+  signal: AbortSignal | undefined,
+): Promise<IndexedFile> {
+  const hash = createHash("sha256");
+  let sizeBytes = 0;
+  const device = { tag: "", blocks: Math.ceil(end.endOffset / blockBytes) };
+  for (const piece of writeTarindex(tree, { devices: [device], uuid: uuidOf(diffId) })) {
+    throwIfAborted(signal, "index create");
+    hash.update(piece);
+    for (let at = 0; at < piece.length; ) {
+      const { bytesWritten } = await file.write(piece, at, piece.length - at, sizeBytes);
+      at += bytesWritten;
+      sizeBytes += bytesWritten;
+    }
+  }
+  return { digest: `sha256:${hash.digest("hex")}`, sizeBytes };
+}
+
+/** The start of the diffID as a UUID of version 8 (RFC 9562, free use): the same layer has the same one however it is compressed. */
+function uuidOf(diffId: Digest): Uint8Array {
+  const uuid = Buffer.from(diffId.slice(diffId.indexOf(":") + 1), "hex").subarray(0, 16);
+  uuid[6] = ((uuid[6] ?? 0) & 0x0f) | 0x80;
+  uuid[8] = ((uuid[8] ?? 0) & 0x3f) | 0x80;
+  return uuid;
+}

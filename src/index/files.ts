@@ -1,0 +1,95 @@
+import { createHash, randomBytes } from "node:crypto";
+import { type FileHandle, open, rename, unlink } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+import { messageOf, OcifsError, throwIfAborted } from "../base/errors.js";
+import { algorithmOf, type Digest, hexOf } from "../oci/digest.js";
+import type { IndexedFile } from "./manifest.js";
+
+/** The three files of one layer's index. */
+export interface IndexPaths {
+  readonly tarindexPath: string;
+  readonly zinfoPath: string;
+  readonly jsonPath: string;
+}
+
+/**
+ * `<algorithm>-<hex>.tarindex` and so on: a digest's colon has a meaning of its own in mount options and in lists of paths.
+ */
+export function indexPathsIn(directory: string, blob: Digest): IndexPaths {
+  const stem = join(directory, `${algorithmOf(blob)}-${hexOf(blob)}`);
+  return { tarindexPath: `${stem}.tarindex`, zinfoPath: `${stem}.zinfo`, jsonPath: `${stem}.json` };
+}
+
+const readBytes = 1 << 20;
+
+/** SHA-256 and size of an open file, read from its start. */
+export async function digestOfFile(file: FileHandle, signal?: AbortSignal): Promise<IndexedFile> {
+  const hash = createHash("sha256");
+  const buffer = Buffer.allocUnsafe(readBytes);
+  let sizeBytes = 0;
+  for (;;) {
+    throwIfAborted(signal, "index digest");
+    const { bytesRead } = await file.read(buffer, 0, buffer.length, sizeBytes);
+    if (bytesRead === 0) return { digest: `sha256:${hash.digest("hex")}`, sizeBytes };
+    hash.update(buffer.subarray(0, bytesRead));
+    sizeBytes += bytesRead;
+  }
+}
+
+/**
+ * Files that appear under their names together or not at all: written beside their final names, synced, then renamed in the order they
+ * were created, so the last one's presence says that all are there. Disposing before `commit` removes them.
+ */
+export class PendingFiles implements AsyncDisposable {
+  readonly #files: { path: string; temporaryPath: string; handle: FileHandle }[] = [];
+
+  /** An empty file, open for reading and writing until `commit` or disposal. Throws `io`. */
+  async create(path: string): Promise<FileHandle> {
+    const temporaryPath = join(dirname(path), `.${basename(path)}.${randomBytes(6).toString("hex")}.tmp`);
+    try {
+      const handle = await open(temporaryPath, "wx+", 0o644);
+      this.#files.push({ path, temporaryPath, handle });
+      return handle;
+    } catch (cause) {
+      throw new OcifsError("io", `index create ${path}: ${messageOf(cause)}`, { cause });
+    }
+  }
+
+  /** Syncs, closes and renames all. What was renamed is removed again when a later rename fails. */
+  async commit(): Promise<void> {
+    const renamed: string[] = [];
+    try {
+      for (const { handle } of this.#files) {
+        await handle.sync();
+        await handle.close();
+      }
+      for (const { path, temporaryPath } of this.#files) {
+        await rename(temporaryPath, path);
+        renamed.push(path);
+      }
+      for (const directory of new Set(renamed.map((path) => dirname(path)))) await syncDirectory(directory);
+      this.#files.length = 0;
+    } catch (cause) {
+      await Promise.allSettled(renamed.map((path) => unlink(path)));
+      throw new OcifsError("io", `index write ${this.#files[renamed.length]?.path ?? ""}: ${messageOf(cause)}`, {
+        cause,
+      });
+    }
+  }
+
+  /** Closing or removing may fail for files that `commit` got hold of first; what matters then is the error that led here. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.allSettled(this.#files.map(({ handle }) => handle.close()));
+    await Promise.allSettled(this.#files.map(({ temporaryPath }) => unlink(temporaryPath)));
+    this.#files.length = 0;
+  }
+}
+
+async function syncDirectory(path: string): Promise<void> {
+  const handle = await open(path, "r");
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}
