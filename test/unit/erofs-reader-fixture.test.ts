@@ -76,8 +76,8 @@ describe("a tarindex of erofs-utils 1.9.3", () => {
     scratch = await mkdtemp(join(tmpdir(), "ocifs-erofs-"));
   });
   after(async () => {
+    await rm(scratch, { recursive: true }); // first: it must go also when the image did not open
     await tree[Symbol.asyncDispose]();
-    await rm(scratch, { recursive: true });
   });
 
   it("gives every entry, attribute, xattr and byte of the layer", async () => {

@@ -34,8 +34,8 @@ describe("path resolution inside an image", () => {
     tree = await ErofsTree.open(join(scratch, "image"));
   });
   after(async () => {
+    await rm(scratch, { recursive: true }); // first: it must go also when the image did not open
     await tree[Symbol.asyncDispose]();
-    await rm(scratch, { recursive: true });
   });
 
   const resolve = (path: string, followLast = true): string =>
