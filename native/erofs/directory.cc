@@ -55,6 +55,7 @@ Status Image::Lookup(uint64_t dir_nid, std::string_view name, Dirent* out) const
   Inode dir;
   if (Status s = p_->ReadInode(dir_nid, &dir); !s.ok()) return s;
   if (!S_ISDIR(dir.attr.mode)) return {ENOTDIR, "usage", OfInode(dir_nid) + "is no directory"};
+  if (name.size() > kNameMax) return {ENAMETOOLONG, "usage", "name is longer than 255 bytes"};
   if (dir.dot_omitted && name == ".") {
     *out = {dir_nid, kTypeDirectory, "."};
     return Status::Ok();

@@ -67,8 +67,8 @@ class Image {
   const uint8_t* data() const { return map_; }
 
   Status GetAttr(uint64_t nid, Attr* out) const;
-  // ENOENT is a Status with err == ENOENT; ENOTDIR when `dir` is no directory. "." and ".." are found as stored; "." also
-  // in a directory that omits it. A directory that is not sorted gives ENOENT for entries the search cannot reach.
+  // ENOENT is a Status with err == ENOENT; ENOTDIR when `dir` is no directory, ENAMETOOLONG above 255 bytes. "." and
+  // ".." are found as stored; "." also in a directory that omits it. A directory that is not sorted gives ENOENT for entries the search cannot reach.
   Status Lookup(uint64_t dir, std::string_view name, Dirent* out) const;
   // Calls `emit(entry, next_cookie)` from `cookie` (0 = start) until it returns false or the directory ends.
   // A cookie is the position of the next entry and stays valid as long as the image: any process can continue. "." of a

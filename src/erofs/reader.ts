@@ -165,7 +165,9 @@ export class ErofsTree implements AsyncDisposable {
     const bytes = new Uint8Array(Math.max(0, end - offset));
     for (let at = offset; at < end; ) {
       throwIfAborted(signal, `read of EROFS inode ${nid}`);
-      for (const extent of this.image.mapRange(nid, at, end - at)) {
+      const extents = this.image.mapRange(nid, at, end - at);
+      if (extents.length === 0) throw new OcifsError("internal", `EROFS inode ${nid}: no extent at byte ${at}`);
+      for (const extent of extents) {
         const into = extent.fileOffset - offset;
         if (extent.kind === "index") bytes.set(this.image.readIndex(extent.offset, extent.length), into);
         if (extent.kind === "device") {
