@@ -47,11 +47,9 @@ export class CacheDirectory {
     return path;
   }
 
-  /** `indexes/<algorithm>/<hex>` for the index files of one layer. Created when missing. */
-  async indexDirectory(digest: Digest): Promise<string> {
-    const path = join(this.path, "indexes", algorithmOf(digest), hexOf(digest));
-    await mkdir(path, { recursive: true, mode: 0o700 });
-    return path;
+  /** `indexes/<algorithm>/<hex>` for the index files of one layer; not created here. */
+  indexPath(digest: Digest): string {
+    return join(this.path, "indexes", algorithmOf(digest), hexOf(digest));
   }
 }
 

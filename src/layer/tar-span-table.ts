@@ -1,8 +1,10 @@
 import { createHash } from "node:crypto";
+import { OcifsError } from "../base/errors.js";
+import { limits } from "../base/limits.js";
 import type { ByteRange } from "../native/sparse.js";
 import type { SpanDecodeInput, SpanTable } from "./span-table.js";
 
-const SPAN_BYTES = 1 << 20;
+const DEFAULT_SPAN_BYTES = 1 << 20;
 
 /** An uncompressed layer: the blob is the tar, divided into equal spans. */
 export class TarSpanTable implements SpanTable {
@@ -10,13 +12,23 @@ export class TarSpanTable implements SpanTable {
   readonly spanCount: number;
   readonly outStarts: Float64Array;
   readonly partition: Uint8Array;
-  readonly #digest: (span: number) => Uint8Array | undefined;
+  readonly #digests: readonly Uint8Array[] | undefined;
 
-  constructor(sizeBytes: number, digest: (span: number) => Uint8Array | undefined = () => undefined) {
-    this.spanCount = Math.max(1, Math.ceil(sizeBytes / SPAN_BYTES));
-    this.outStarts = Float64Array.from({ length: this.spanCount + 1 }, (_, i) => Math.min(i * SPAN_BYTES, sizeBytes));
-    this.partition = createHash("sha256").update(`tar ${SPAN_BYTES} ${sizeBytes}`).digest();
-    this.#digest = digest;
+  /** `digests` (sha256, hex) belong to spans of exactly `spanBytes`. */
+  constructor(sizeBytes: number, spanBytes: number = DEFAULT_SPAN_BYTES, digests?: readonly string[]) {
+    if (sizeBytes < 1 || spanBytes < 1) throw new OcifsError("corrupt", `tar layer: ${sizeBytes} bytes in spans of ${spanBytes}`);
+    this.spanCount = Math.ceil(sizeBytes / spanBytes);
+    if (this.spanCount > limits.checkpoints) {
+      throw new OcifsError("limit", `tar layer: ${this.spanCount} spans, the limit is ${limits.checkpoints}`);
+    }
+    if (digests !== undefined && digests.length !== this.spanCount) {
+      throw new OcifsError("mismatch", `tar layer: ${this.spanCount} spans, the index has digests of ${digests.length}`);
+    }
+    this.outStarts = Float64Array.from({ length: this.spanCount + 1 }, (_, i) => Math.min(i * spanBytes, sizeBytes));
+    this.#digests = digests?.map((hex) => Buffer.from(hex, "hex"));
+    const identity = createHash("sha256").update(`tar ${spanBytes} ${sizeBytes}\n`);
+    for (const digest of digests ?? []) identity.update(digest);
+    this.partition = identity.digest();
   }
 
   compressedRange(span: number): ByteRange {
@@ -28,6 +40,6 @@ export class TarSpanTable implements SpanTable {
   }
 
   digest(span: number): Uint8Array | undefined {
-    return this.#digest(span);
+    return this.#digests?.[span];
   }
 }

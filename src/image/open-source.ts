@@ -1,0 +1,145 @@
+import { OcifsError } from "../base/errors.js";
+import type { BlobSource } from "../blob/blob-source.js";
+import { openFileBlob } from "../blob/file.js";
+import type { ImageProvider } from "../blob/image-provider.js";
+import { openOciLayout } from "../blob/oci-layout.js";
+import { openRegistryImage } from "../blob/registry-image.js";
+import type { Descriptor } from "../oci/descriptor.js";
+import type { Digest } from "../oci/digest.js";
+import { parseImageSource } from "../oci/image-source.js";
+import { type LayerEncoding, layerEncodingOf } from "../oci/media-types.js";
+import { hostPlatform, parsePlatform } from "../oci/platform.js";
+import type { ResolvedImage } from "../oci/resolved-image.js";
+import { findCredentials } from "../registry/credentials.js";
+
+/** How to reach an image; what options and subcommands have in common. */
+export interface SourceOptions {
+  /** A registry reference, `oci:DIR[:tag]` or `file:PATH`. */
+  readonly source: string;
+  readonly platform?: string;
+  readonly username?: string;
+  readonly password?: string;
+  readonly insecure: boolean;
+  readonly timeoutMs?: number;
+}
+
+/** One layer by its number from the base, or by its digest; neither: the only one. */
+export interface LayerChoice {
+  readonly layer?: number;
+  readonly blob?: Digest;
+}
+
+/** One layer of an image and where its bytes come from. */
+export interface SourceLayer {
+  readonly blob: BlobSource;
+  /** By media type; a `file:` blob does not say, its index does. */
+  readonly encoding: LayerEncoding | undefined;
+  readonly mediaType: string | undefined;
+  readonly layerNumber: number;
+}
+
+/** An image, or a single blob, ready to be read. */
+export class OpenSource implements AsyncDisposable {
+  readonly #provider: ImageProvider | undefined;
+  readonly #file: BlobSource | undefined;
+  readonly resolved: ResolvedImage | undefined;
+
+  private constructor(provider: ImageProvider | undefined, resolved: ResolvedImage | undefined, file: BlobSource | undefined) {
+    this.#provider = provider;
+    this.resolved = resolved;
+    this.#file = file;
+  }
+
+  /** Resolves the reference. Errors are those of the registry client and of the OCI layout reader. */
+  static async open(options: SourceOptions, signal?: AbortSignal): Promise<OpenSource> {
+    const source = parseImageSource(options.source);
+    if (source.kind === "file") {
+      const file = await openFileBlob(source.path, signal ? { signal } : {});
+      return new OpenSource(undefined, undefined, file);
+    }
+    const provider =
+      source.kind === "layout"
+        ? await openOciLayout(source.directory, source, signal)
+        : openRegistryImage(source.reference, {
+            insecure: options.insecure,
+            credentials: findCredentials({
+              ...(options.username === undefined ? {} : { username: options.username }),
+              ...(options.password === undefined ? {} : { password: options.password }),
+            }),
+            ...(options.timeoutMs === undefined ? {} : { timeoutMs: options.timeoutMs }),
+          });
+    try {
+      const platform = options.platform === undefined ? hostPlatform() : parsePlatform(options.platform);
+      return new OpenSource(provider, await provider.resolve(platform, signal), undefined);
+    } catch (error) {
+      await provider[Symbol.asyncDispose]();
+      throw error;
+    }
+  }
+
+  get layerCount(): number {
+    return this.resolved?.manifest.layers.length ?? 1;
+  }
+
+  /** Opens one layer's blob; it ends with this source. `usage` when the choice names none, or several are left. */
+  async openLayer(choice: LayerChoice): Promise<SourceLayer> {
+    if (this.#file) {
+      if (choice.layer !== undefined && choice.layer !== 0) throw noSuchLayer(choice.layer, 1);
+      if (choice.blob !== undefined && choice.blob !== this.#file.digest) {
+        throw new OcifsError("mismatch", `${this.#file.description}: its digest is ${this.#file.digest}, want ${choice.blob}`);
+      }
+      return { blob: this.#file, encoding: undefined, mediaType: undefined, layerNumber: 0 };
+    }
+    const { number, descriptor } = this.#choose(choice);
+    const encoding = layerEncodingOf(descriptor.mediaType);
+    const blob = await this.#openBlob(descriptor);
+    return { blob, encoding, mediaType: descriptor.mediaType, layerNumber: number };
+  }
+
+  /** The digest that the layer's uncompressed tar must have, from the image's config; undefined for a `file:` blob. */
+  async fetchDiffId(layerNumber: number, signal?: AbortSignal): Promise<Digest | undefined> {
+    if (!this.#provider || !this.resolved) return undefined;
+    const config = await this.#provider.fetchConfig(this.resolved, signal);
+    return config.diffIds[layerNumber];
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#file?.[Symbol.asyncDispose]();
+    await this.#provider?.[Symbol.asyncDispose]();
+  }
+
+  #openBlob(descriptor: Descriptor): Promise<BlobSource> {
+    if (!this.#provider) throw new OcifsError("internal", "image: a blob was opened without a provider");
+    return this.#provider.openBlob(descriptor);
+  }
+
+  #choose(choice: LayerChoice): { number: number; descriptor: Descriptor } {
+    const layers = this.resolved?.manifest.layers ?? [];
+    if (choice.blob !== undefined) {
+      const number = layers.findIndex((layer) => layer.digest === choice.blob);
+      const descriptor = layers[number];
+      if (!descriptor) {
+        throw new OcifsError("not-found", `layer ${choice.blob}: the image has no such layer; it has ${list(layers)}`);
+      }
+      return { number, descriptor };
+    }
+    if (choice.layer === undefined && layers.length !== 1) {
+      throw new OcifsError(
+        "unsupported",
+        `the image has ${layers.length} layers and this version mounts one; choose it with oci.layer=0 to ${layers.length - 1}`,
+      );
+    }
+    const number = choice.layer ?? 0;
+    const descriptor = layers[number];
+    if (!descriptor) throw noSuchLayer(number, layers.length);
+    return { number, descriptor };
+  }
+}
+
+function noSuchLayer(number: number, count: number): OcifsError {
+  return new OcifsError("not-found", `layer ${number}: the image has ${count} layer${count === 1 ? "" : "s"}, counted from 0`);
+}
+
+function list(layers: readonly Descriptor[]): string {
+  return layers.map((layer) => layer.digest).join(", ") || "none";
+}
