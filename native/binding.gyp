@@ -4,7 +4,8 @@
     "sources": [
       "addon.cc",
       "erofs/image.cc", "erofs/binding.cc",
-      "inflate/span_decoder.cc", "inflate/recorder.cc", "inflate/binding.cc",
+      "inflate/span_decoder.cc", "inflate/gzip_framing.cc", "inflate/checkpoint_writer.cc", "inflate/recorder.cc",
+      "inflate/zinfo_table.cc", "inflate/binding.cc",
       "sparse/binding.cc",
       "fdpass/binding.cc",
       "layer/span_store.cc", "layer/binding.cc",
