@@ -5,7 +5,7 @@
       "addon.cc",
       "erofs/image.cc", "erofs/format.cc", "erofs/inode.cc", "erofs/extents.cc", "erofs/directory.cc", "erofs/xattr.cc",
       "erofs/binding.cc",
-      "inflate/span_decoder.cc", "inflate/recorder.cc", "inflate/binding.cc",
+      "inflate/span_decoder.cc", "inflate/gzip_framing.cc", "inflate/checkpoint_writer.cc", "inflate/recorder.cc", "inflate/zinfo_table.cc", "inflate/binding.cc",
       "sparse/sparse.cc", "sparse/binding.cc",
       "fdpass/binding.cc",
       "layer/span_store.cc", "layer/span_fill.cc", "layer/binding.cc",

@@ -1,0 +1,463 @@
+// The inflate core without Node: fixtures of other tools byte for byte, round trips over generated members, damage of every kind.
+// Built and run by scripts/test-native under AddressSanitizer.
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <zlib.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "../../native/base/sha256.h"
+#include "../../native/inflate/recorder.h"
+#include "../../native/inflate/span_decoder.h"
+#include "../../native/inflate/zinfo_table.h"
+
+using namespace ocifs;
+using namespace ocifs::inflate;
+using Data = std::vector<uint8_t>;
+
+#define CHECK(what)                                                          \
+  do {                                                                       \
+    if (!(what)) {                                                           \
+      std::fprintf(stderr, "%s:%d: failed: %s\n", __FILE__, __LINE__, #what); \
+      std::exit(1);                                                          \
+    }                                                                        \
+  } while (0)
+
+static void CheckOk(const Status& s, int line) {
+  if (s.ok()) return;
+  std::fprintf(stderr, "%s:%d: %s: %s\n", __FILE__, line, s.code, s.message.c_str());
+  std::exit(1);
+}
+#define OK(status) CheckOk(status, __LINE__)
+
+// An unlinked temporary file.
+class TempFile {
+ public:
+  explicit TempFile(const Data& content = {}) {
+    char name[] = "/tmp/ocifs-inflate-XXXXXX";
+    fd = mkstemp(name);
+    CHECK(fd >= 0);
+    unlink(name);
+    Set(content);
+  }
+  TempFile(const TempFile&) = delete;
+  TempFile& operator=(const TempFile&) = delete;
+  ~TempFile() { close(fd); }
+  void Set(const Data& content) {
+    CHECK(ftruncate(fd, 0) == 0);
+    CHECK(pwrite(fd, content.data(), content.size(), 0) == static_cast<ssize_t>(content.size()));
+  }
+  Data Content() const {
+    struct stat st;
+    CHECK(fstat(fd, &st) == 0);
+    Data d(static_cast<size_t>(st.st_size));
+    CHECK(pread(fd, d.data(), d.size(), 0) == static_cast<ssize_t>(d.size()));
+    return d;
+  }
+  int fd;
+};
+
+static Data Load(const std::string& name) {
+  const char* shared = std::getenv("OCIFS_SHARED");
+  const std::string path = std::string(shared ? shared : "../shared") + "/fixtures/erofs-utils-1.9.3/" + name;
+  FILE* f = std::fopen(path.c_str(), "rb");
+  if (!f) {
+    std::fprintf(stderr, "cannot open %s; set OCIFS_SHARED\n", path.c_str());
+    std::exit(1);
+  }
+  Data d;
+  uint8_t piece[65536];
+  for (size_t n; (n = std::fread(piece, 1, sizeof piece, f)) > 0;) d.insert(d.end(), piece, piece + n);
+  std::fclose(f);
+  return d;
+}
+
+struct Index {
+  Data zinfo;
+  Recorded recorded;
+  Data output;
+};
+
+static Status Record(const Data& gz, uint64_t span, bool zlib, size_t in_piece, size_t out_piece, Index* index) {
+  TempFile file;
+  auto r = Recorder::Create({file.fd, span, 1 << 20, zlib});
+  Data out(out_piece);
+  size_t at = 0;
+  for (bool full = false; at < gz.size() || full;) {
+    const size_t n = std::min(in_piece, gz.size() - at);
+    size_t consumed = 0, produced = 0;
+    Status s = r->Step(gz.data() + at, n, out.data(), out.size(), &consumed, &produced);
+    if (!s.ok()) return s;
+    CHECK(consumed <= n && produced <= out.size());
+    CHECK(n == 0 || consumed > 0 || produced > 0);
+    index->output.insert(index->output.end(), out.data(), out.data() + produced);
+    at += consumed;
+    full = produced == out.size();
+  }
+  Status s = r->Finish(&index->recorded);
+  index->zinfo = file.Content();
+  return s;
+}
+
+struct Table {
+  std::vector<double> in, out;
+  std::vector<uint8_t> bits;
+};
+
+static Table ReadTable(const Data& zinfo) {
+  TempFile file(zinfo);
+  const size_t n = (zinfo.size() - 12) / 32785;
+  Table t{std::vector<double>(n), std::vector<double>(n), Data(n)};
+  OK(ReadZinfoTable(file.fd, n, t.in.data(), t.out.data(), t.bits.data()));
+  return t;
+}
+
+// Span `i` as a reader builds it: `v1` tables lack checkpoint 0, which does not matter as span 0 starts at the header.
+static SpanInput SpanOf(const Table& t, const Data& zinfo, size_t i, int fd, uint64_t blob_size, uint64_t size) {
+  SpanInput in;
+  in.fd = fd;
+  in.at_header = i == 0;
+  in.bits = i == 0 ? 0 : t.bits[i];
+  in.begin = i == 0 ? 0 : static_cast<uint64_t>(t.in[i]) - (in.bits ? 1 : 0);
+  in.last = i + 1 == t.in.size();
+  in.end = in.last ? blob_size : static_cast<uint64_t>(t.in[i + 1]);
+  in.out_size = (in.last ? size : static_cast<uint64_t>(t.out[i + 1])) - static_cast<uint64_t>(t.out[i]);
+  in.window = i == 0 ? nullptr : zinfo.data() + 12 + i * 32785 + 17;
+  in.next_window = in.last ? nullptr : zinfo.data() + 12 + (i + 1) * 32785 + 17;
+  return in;
+}
+
+static Status Decode(bool zlib, const SpanInput& in, Data* out) {
+  out->clear();
+  const Sink sink = [&](const uint8_t* p, size_t n) {
+    CHECK(n > 0 && n <= (1 << 20) && out->size() + n <= in.out_size);
+    out->insert(out->end(), p, p + n);
+    return Status::Ok();
+  };
+  Status s = zlib ? DecodeSpanZlib(in, sink) : DecodeSpan(in, sink);
+  CHECK(!s.ok() || out->size() == in.out_size);
+  CHECK(s.ok() || (s.message.size() > 0 && s.code[0] != 0));
+  return s;
+}
+
+static void CheckSpans(const Data& gz, const Data& zinfo, const Data& want) {
+  TempFile blob(gz);
+  const Table t = ReadTable(zinfo);
+  for (size_t i = 0; i < t.in.size(); i++) {
+    for (bool zlib : {false, true}) {
+      Data got;
+      OK(Decode(zlib, SpanOf(t, zinfo, i, blob.fd, gz.size(), want.size()), &got));
+      CHECK(std::equal(got.begin(), got.end(), want.begin() + static_cast<ptrdiff_t>(t.out[i])));
+    }
+  }
+}
+
+static void Append(Data* to, const Data& more) { to->insert(to->end(), more.begin(), more.end()); }
+
+static Data Random(size_t n, uint32_t seed) {
+  std::mt19937 rng(seed);
+  Data d(n);
+  for (auto& b : d) b = static_cast<uint8_t>(rng());
+  return d;
+}
+
+// Compresses like text: words from a small set, with a number now and then.
+static Data Text(size_t n, uint32_t seed) {
+  static const char* const words[] = {"layer ", "span ", "checkpoint ", "the ", "of ", "\n", "window ", "gzip "};
+  std::mt19937 rng(seed);
+  std::string s;
+  while (s.size() < n) s += rng() % 5 ? words[rng() % 8] : std::to_string(rng());
+  return Data(s.begin(), s.begin() + static_cast<ptrdiff_t>(n));
+}
+
+struct Member {
+  Data data;
+  int level = 6;
+  int strategy = Z_DEFAULT_STRATEGY;
+  int flush_every = 0;  // bytes between sync flushes
+  bool fields = false;  // extra, name, comment, header CRC
+  int flush = Z_SYNC_FLUSH;
+};
+
+static Data Gzip(const Member& m) {
+  z_stream z = {};
+  CHECK(deflateInit2(&z, m.level, Z_DEFLATED, 31, 8, m.strategy) == Z_OK);
+  Data extra = Random(3000, 7), name(200000, 'n'), comment = Text(500, 1);
+  name.push_back(0);
+  comment.push_back(0);
+  gz_header head = {};
+  head.extra = extra.data();
+  head.extra_len = static_cast<uInt>(extra.size());
+  head.name = name.data();
+  head.comment = comment.data();
+  head.hcrc = 1;
+  if (m.fields) CHECK(deflateSetHeader(&z, &head) == Z_OK);
+  Data out(m.data.size() * 2 + 400000 + (m.flush_every ? m.data.size() / static_cast<size_t>(m.flush_every) * 16 : 0));
+  z.next_out = out.data();
+  z.avail_out = static_cast<uInt>(out.size());
+  size_t at = 0;
+  while (m.flush_every && at < m.data.size()) {
+    const size_t n = std::min<size_t>(static_cast<size_t>(m.flush_every), m.data.size() - at);
+    z.next_in = const_cast<uint8_t*>(m.data.data() + at);
+    z.avail_in = static_cast<uInt>(n);
+    CHECK(deflate(&z, m.flush) == Z_OK);
+    at += n;
+  }
+  z.next_in = const_cast<uint8_t*>(m.data.data() + at);
+  z.avail_in = static_cast<uInt>(m.data.size() - at);
+  CHECK(deflate(&z, Z_FINISH) == Z_STREAM_END);
+  out.resize(z.total_out);
+  deflateEnd(&z);
+  return out;
+}
+
+static void TestFixtures() {
+  const Data gz = Load("layer.tar.gz"), multi = Load("multi-member.tar.gz"), zinfo = Load("layer.zinfo");
+  const Data soci = Load("multi-member.soci.zinfo"), erofs = Load("multi-member.erofs.zinfo"), v1 = Load("layer.v1.zinfo");
+  Data tar;
+  for (bool zlib : {true, false}) {
+    for (size_t piece : {size_t{65536}, size_t{7919}, gz.size()}) {
+      Index a, b;
+      OK(Record(gz, 4 << 20, zlib, piece, piece + 1, &a));
+      CHECK(a.zinfo == zinfo);
+      CHECK(a.recorded.checkpoint_count == 3 && a.recorded.compressed_size == gz.size() && a.recorded.trailing_bytes == 0);
+      OK(Record(multi, 4 << 20, zlib, piece, piece + 1, &b));
+      CHECK(b.zinfo == soci);
+      CHECK(a.output == b.output && a.output.size() == 11786240 && a.recorded.uncompressed_size == 11786240);
+      tar = a.output;
+    }
+  }
+  CheckSpans(gz, zinfo, tar);
+  CheckSpans(multi, soci, tar);
+  CheckSpans(multi, erofs, tar);
+  Data from_v1 = v1;  // v1 is v2 without the first record
+  from_v1.insert(from_v1.begin() + 12, 32785, 0);
+  CheckSpans(gz, from_v1, tar);
+}
+
+// Records with both engines, in odd pieces; both must agree; every span must decode; every digest must be that of its bytes.
+static void RoundTrip(const Data& gz, const Data& want, uint64_t trailing = 0) {
+  for (uint64_t span : {32 << 10, 64 << 10, 1 << 20}) {
+    Index a, b;
+    OK(Record(gz, span, true, 65536, 65536, &a));
+    OK(Record(gz, span, false, 65536, 65536, &b));
+    CHECK(a.output == want && b.output == want);
+    CHECK(a.zinfo == b.zinfo);
+    CHECK(a.recorded.span_digests == b.recorded.span_digests);
+    CHECK(a.recorded.trailing_bytes == trailing && b.recorded.trailing_bytes == trailing);
+    Index c;
+    OK(Record(gz, span, false, 1009, 4093, &c));
+    CHECK(c.zinfo == b.zinfo && c.output == want);
+    const Table t = ReadTable(a.zinfo);
+    CHECK(t.in.size() == a.recorded.checkpoint_count && t.in.size() * 32 == a.recorded.span_digests.size());
+    for (size_t i = 0; i < t.in.size(); i++) {
+      const auto from = static_cast<size_t>(t.out[i]);
+      const auto to = i + 1 < t.in.size() ? static_cast<size_t>(t.out[i + 1]) : want.size();
+      Sha256 sha;
+      sha.Update(want.data() + from, to - from);
+      const auto d = sha.Final();
+      CHECK(std::equal(d.begin(), d.end(), a.recorded.span_digests.begin() + static_cast<ptrdiff_t>(i * 32)));
+    }
+    CheckSpans(gz, a.zinfo, want);
+  }
+}
+
+static void TestRoundTrips() {
+  const Data text = Text(3 << 20, 1), random = Random(1 << 20, 2), zeros(3 << 20, 0);
+  Data mixed;
+  for (uint32_t i = 0; i < 12; i++) {
+    Append(&mixed, Text(100000 + i * 7777, i));
+    Append(&mixed, Random(60000 + i * 3333, i));
+    Append(&mixed, Data(90000, 0));
+  }
+  const std::vector<Member> members = {
+      {text}, {random}, {zeros}, {mixed}, {mixed, 1}, {mixed, 9}, {text, 0}, {text, 6, Z_FIXED}, {mixed, 6, Z_HUFFMAN_ONLY},
+      {mixed, 6, Z_RLE}, {{}}, {{'a'}}, {Text(1000, 3), 6, 0, 0, true}, {mixed, 6, 0, 1000}, {Text(300000, 9), 6, 0, 37},
+      {Text(400000, 5), 6, 0, 100, false, Z_PARTIAL_FLUSH}, {Text(300000, 5), 6, 0, 3, false, Z_PARTIAL_FLUSH},
+      {Text(200000, 5), 6, Z_FIXED, 1, false, Z_BLOCK}};
+  Data all, all_plain;
+  for (const Member& m : members) {
+    Data gz = Gzip(m);
+    RoundTrip(gz, m.data);
+    Append(&all, gz);
+    Append(&all_plain, m.data);
+    gz.insert(gz.end(), 1500, 0);
+    if (m.data.size() < 2000) RoundTrip(gz, m.data);
+    gz.push_back('x');
+    gz.push_back(0);
+    if (m.data.size() < 2000) RoundTrip(gz, m.data, 2);
+  }
+  RoundTrip(all, all_plain);
+  // Many small members: every place where a field may straddle two pieces of input.
+  Data small, small_plain;
+  for (uint32_t i = 0; i < 3000; i++) {
+    const Member m{Text(i % 700, i), 6, i % 3 ? 0 : Z_FIXED, 0, false};
+    Append(&small, Gzip(m));
+    Append(&small_plain, m.data);
+  }
+  RoundTrip(small, small_plain);
+}
+
+// Blocks of one or two bytes around the place where a checkpoint is due: the zinfo must be that of zlib whatever the phase.
+static void TestTinyBlocks() {
+  for (int lead = 0; lead < 40; lead++) {
+    Data plain = Random(static_cast<size_t>((32 << 10) - 20 + lead), static_cast<uint32_t>(lead));
+    Append(&plain, Text(3000, 4));
+    z_stream z = {};
+    CHECK(deflateInit2(&z, 6, Z_DEFLATED, 31, 8, lead % 2 ? Z_FIXED : Z_DEFAULT_STRATEGY) == Z_OK);
+    Data out(plain.size() * 12);
+    z.next_out = out.data();
+    z.avail_out = static_cast<uInt>(out.size());
+    for (size_t i = 0; i < plain.size();) {
+      const size_t n = i < (32 << 10) - 60 ? (32 << 10) - 60 : 1;
+      z.next_in = plain.data() + i;
+      z.avail_in = static_cast<uInt>(std::min(n, plain.size() - i));
+      i += z.avail_in;
+      CHECK(deflate(&z, lead % 3 ? Z_PARTIAL_FLUSH : Z_BLOCK) == Z_OK);
+    }
+    CHECK(deflate(&z, Z_FINISH) == Z_STREAM_END);
+    out.resize(z.total_out);
+    deflateEnd(&z);
+    RoundTrip(out, plain);
+  }
+}
+
+// Damaged input gives right bytes or an error; wrong bytes never pass a span digest unnoticed, by definition of the digest,
+// so what is checked here is that nothing crashes, hangs or writes past its bounds, and that whole files are caught by CRC.
+static void TestDamage() {
+  Data plain = Text(120000, 11);
+  Append(&plain, Random(20000, 12));
+  Data gz = Gzip({Data(plain.begin(), plain.begin() + 90000), 6, 0, 5000});
+  Append(&gz, Gzip({Data(plain.begin() + 90000, plain.end())}));
+  Index index;
+  OK(Record(gz, 32 << 10, true, 65536, 65536, &index));
+  const Table t = ReadTable(index.zinfo);
+  CHECK(t.in.size() >= 3);
+  TempFile blob(gz);
+  size_t wrong = 0, caught = 0;
+  Data got;
+  for (size_t i = 0; i < gz.size(); i += 1) {
+    for (uint8_t flip : {0x01, 0x80}) {
+      Data bad = gz;
+      bad[i] ^= flip;
+      CHECK(pwrite(blob.fd, &bad[i], 1, static_cast<off_t>(i)) == 1);
+      for (size_t k = 0; k < t.in.size(); k++) {
+        const SpanInput in = SpanOf(t, index.zinfo, k, blob.fd, gz.size(), plain.size());
+        if (i < in.begin || i >= in.end) continue;
+        for (bool zlib : {false, true}) {
+          if (!Decode(zlib, in, &got).ok()) {
+            caught++;
+          } else if (!std::equal(got.begin(), got.end(), plain.begin() + static_cast<ptrdiff_t>(t.out[k]))) {
+            wrong++;  // in front of what the next window covers
+            const size_t covered = in.last ? 0 : std::min(got.size(), kWindowBytes);
+            CHECK(std::equal(got.end() - static_cast<ptrdiff_t>(covered), got.end(),
+                             plain.begin() + static_cast<ptrdiff_t>(t.out[k] + got.size() - covered)));
+          }
+        }
+      }
+      if (i % 16 == 0) {
+        for (bool zlib : {false, true}) {
+          Index again;
+          const Status s = Record(bad, 32 << 10, zlib, 65536, 65536, &again);
+          CHECK(!s.ok() || again.output == plain || again.recorded.trailing_bytes > 0);
+        }
+      }
+    }
+    CHECK(pwrite(blob.fd, &gz[i], 1, static_cast<off_t>(i)) == 1);
+  }
+  std::printf("flipped bits: %zu caught, %zu spans left to their digest\n", caught, wrong);
+  CHECK(caught > wrong);
+  // Truncation at every length: the last span must notice.
+  const SpanInput last = SpanOf(t, index.zinfo, t.in.size() - 1, blob.fd, gz.size(), plain.size());
+  for (uint64_t end = last.begin; end < gz.size(); end++) {
+    SpanInput in = last;
+    in.end = end;
+    for (bool zlib : {false, true}) CHECK(!Decode(zlib, in, &got).ok());
+    if (end % 8 == 0) {
+      Index again;
+      CHECK(!Record(Data(gz.begin(), gz.begin() + static_cast<ptrdiff_t>(end)), 32 << 10, false, 999, 65536, &again).ok());
+    }
+  }
+  CHECK(ftruncate(blob.fd, static_cast<off_t>(gz.size() - 1)) == 0);  // the file is shorter than the span says
+  for (bool zlib : {false, true}) CHECK(!Decode(zlib, last, &got).ok());
+  blob.Set(gz);
+  for (int64_t delta : {-1, 1, -100, 100, 1000000}) {  // more or fewer bytes than there are
+    SpanInput in = last;
+    in.out_size += static_cast<uint64_t>(delta);
+    for (bool zlib : {false, true}) CHECK(!Decode(zlib, in, &got).ok());
+  }
+  // The wrong window: caught through the next window or by the last member's end.
+  SpanInput in = SpanOf(t, index.zinfo, 1, blob.fd, gz.size(), plain.size());
+  Data window(in.window, in.window + kWindowBytes);
+  for (auto& b : window) b ^= 0x55;
+  in.window = window.data();
+  for (bool zlib : {false, true}) CHECK(std::string(Decode(zlib, in, &got).code) == "mismatch");
+}
+
+static void TestGarbage() {
+  Data got;
+  TempFile blob;
+  std::mt19937 rng(99);
+  for (uint32_t i = 0; i < 4000; i++) {
+    Data d = Random(1 + rng() % 3000, i);
+    if (i % 3 == 0) d[0] = static_cast<uint8_t>((d[0] & ~7) | 4);  // a dynamic block
+    Data window = Random(kWindowBytes, i + 1);
+    blob.Set(d);
+    SpanInput in;
+    in.fd = blob.fd;
+    in.end = d.size();
+    in.bits = static_cast<uint8_t>(rng() % 8);
+    in.window = i % 2 ? window.data() : nullptr;
+    in.out_size = rng() % 500000;
+    in.last = rng() % 2;
+    for (bool zlib : {false, true}) (void)Decode(zlib, in, &got);
+    Data gz = {0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3};
+    Append(&gz, d);
+    for (bool zlib : {false, true}) {
+      Index index;
+      CHECK(!Record(gz, 32 << 10, zlib, 100, 70000, &index).ok());
+    }
+  }
+}
+
+static void TestSinkFailure() {
+  TempFile blob(Gzip({Text(2 << 20, 1)}));
+  SpanInput in;
+  in.fd = blob.fd;
+  in.at_header = true;
+  in.end = blob.Content().size();
+  in.out_size = 2 << 20;
+  int calls = 0;
+  const Sink sink = [&](const uint8_t*, size_t) { return ++calls == 2 ? Status::Errno(ENOSPC, "sink") : Status::Ok(); };
+  const Status s = DecodeSpan(in, sink);
+  CHECK(s.err == ENOSPC && std::string(s.code) == "no-space" && calls == 2);
+}
+
+static void TestLimits() {
+  TempFile file;
+  const Data gz = Gzip({Random(1 << 20, 1)});
+  auto r = Recorder::Create({file.fd, 32 << 10, 4, false});
+  Data out(2 << 20);
+  size_t consumed, produced;
+  const Status s = r->Step(gz.data(), gz.size(), out.data(), out.size(), &consumed, &produced);
+  CHECK(std::string(s.code) == "limit");
+  CHECK(!r->Step(gz.data(), 1, out.data(), out.size(), &consumed, &produced).ok());
+}
+
+int main() {
+  TestFixtures();
+  TestRoundTrips();
+  TestTinyBlocks();
+  TestSinkFailure();
+  TestLimits();
+  TestDamage();
+  TestGarbage();
+  std::puts("inflate_test: ok");
+}
