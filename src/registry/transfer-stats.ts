@@ -1,7 +1,7 @@
 export interface TransferCounts {
   /** HTTP requests sent, token requests and followed redirects included. */
   readonly requests: number;
-  /** Body bytes received. */
+  /** Body bytes taken in; those of redirects and other answers that are thrown away do not count. */
   readonly bytes: number;
   /** Attempts after the first of an operation. */
   readonly retries: number;
