@@ -25,7 +25,7 @@ const prefixes = [
 function splitName(name: Uint8Array): { index: number; suffix: Uint8Array } {
   for (const { index, prefix, whole } of prefixes) {
     const matches = whole ? name.length === prefix.length : name.length > prefix.length;
-    if (matches && Buffer.compare(name.subarray(0, prefix.length), prefix) === 0) {
+    if (matches && prefix.every((byte, i) => name[i] === byte)) {
       return { index, suffix: name.subarray(prefix.length) };
     }
   }
@@ -49,7 +49,7 @@ export class XattrSets {
   readonly #table = new ByteTable();
 
   /** The number of this set, or `noXattrs` for an empty one. Names must differ. Throws `limit`; `where` goes into the message. */
-  intern(xattrs: readonly Xattr[], where: string): number {
+  intern(xattrs: readonly Xattr[], where: { toString(): string }): number {
     if (xattrs.length === 0) return noXattrs;
     const sorted = xattrs
       .toSorted((a, b) => Buffer.compare(a.name, b.name))

@@ -4,7 +4,7 @@ import { FileTree, noEntry, rootEntry } from "../erofs/file-tree.js";
 import { fileType, fileTypeMask } from "../erofs/format.js";
 import { type InodeContent, type InodeMetadata, noXattrs } from "../erofs/inode-table.js";
 import type { TarEntry } from "../tar/entry.js";
-import { quoteBytes } from "../tar/quote.js";
+import { EntryPlace, quoteBytes, type Where } from "../tar/quote.js";
 import { type Whiteout, whiteoutOf } from "../tar/whiteout.js";
 
 /**
@@ -53,7 +53,7 @@ export class TarTree {
 
   /** Applies one entry. Throws `corrupt`, `unsupported` or `limit`, naming the entry. */
   add(entry: TarEntry): void {
-    const where = `tar entry ${quoteBytes(entry.path)}`;
+    const where = new EntryPlace(entry.path);
     const nameAt = entry.path.lastIndexOf(slash) + 1;
     if (entry.path.length === 0) {
       this.tree.inodes.setMetadata(this.tree.inode(rootEntry), this.#metadataOf(entry, where));
@@ -89,7 +89,7 @@ export class TarTree {
     return this.tree;
   }
 
-  #addInode(parent: number, nameAt: number, entry: TarEntry, where: string): void {
+  #addInode(parent: number, nameAt: number, entry: TarEntry, where: Where): void {
     const { tree } = this;
     const metadata = this.#metadataOf(entry, where);
     const at = tree.place(parent, entry.path, nameAt);
@@ -102,7 +102,7 @@ export class TarTree {
     tree.link(at, inode);
   }
 
-  #addHardlink(parent: number, nameAt: number, entry: TarEntry, where: string): void {
+  #addHardlink(parent: number, nameAt: number, entry: TarEntry, where: Where): void {
     const { tree } = this;
     const missing = (what: string) =>
       new OcifsError(
@@ -125,7 +125,7 @@ export class TarTree {
   }
 
   /** A whiteout hides only what layers below have: an entry of the same layer stays, wherever it stands in the tar. */
-  #addWhiteout(parent: number, name: Uint8Array, entry: TarEntry, where: string): void {
+  #addWhiteout(parent: number, name: Uint8Array, entry: TarEntry, where: Where): void {
     const { tree } = this;
     this.#origin.add(tree.inode(parent));
     const at = tree.place(parent, name);
@@ -145,7 +145,7 @@ export class TarTree {
     if (this.#removed.has(this.tree.inode(entry))) this.#opaque.add(directoryInode);
   }
 
-  #metadataOf(entry: TarEntry, where: string): InodeMetadata {
+  #metadataOf(entry: TarEntry, where: Where): InodeMetadata {
     return {
       permissions: entry.mode,
       uid: entry.uid,
@@ -156,7 +156,7 @@ export class TarTree {
     };
   }
 
-  #contentOf(entry: TarEntry, where: string): InodeContent {
+  #contentOf(entry: TarEntry, where: Where): InodeContent {
     switch (entry.type) {
       case "file":
         return { kind: "file", sizeBytes: entry.sizeBytes, device: this.#device, extents: extentsOf(entry, where) };
@@ -173,7 +173,7 @@ export class TarTree {
     }
   }
 
-  #directoryOf(path: Uint8Array, nameAt: number, where: string): number {
+  #directoryOf(path: Uint8Array, nameAt: number, where: Where): number {
     return this.#walk(rootEntry, path, nameAt, { create: true, hops: 0, where });
   }
 
@@ -248,7 +248,7 @@ export class TarTree {
 
 interface WalkState {
   readonly create: boolean;
-  readonly where: string;
+  readonly where: Where;
   hops: number;
 }
 
@@ -263,7 +263,7 @@ function isInsideAufsDirectory(path: Uint8Array, nameAt: number): boolean {
   return false;
 }
 
-function extentsOf(entry: TarEntry, where: string): readonly DataExtent[] {
+function extentsOf(entry: TarEntry, where: Where): readonly DataExtent[] {
   if (entry.segments === undefined) {
     return entry.sizeBytes === 0 ? [] : [{ offset: 0, sizeBytes: entry.sizeBytes, deviceOffset: entry.dataOffset }];
   }

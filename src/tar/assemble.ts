@@ -4,6 +4,7 @@ import type { SparseSegment, TarEntry, TarEntryType } from "./entry.js";
 import type { Extensions } from "./extensions.js";
 import { type TarHeader, typeflags } from "./header.js";
 import { checkSymlinkTarget, endsWithSlash, normalizePath } from "./path.js";
+import type { Where } from "./quote.js";
 import { piecesOfList, placePieces, type SparsePiece } from "./sparse.js";
 
 /** How an entry says where its holes are. */
@@ -32,7 +33,7 @@ const maximumMinor = 0xf_ffff;
 const noBytes = new Uint8Array(0);
 
 /** Tells whether the entry is sparse, and in which of the four formats. Throws `unsupported` for one that is none of them. */
-export function sparseFormatOf(header: TarHeader, extensions: Extensions, where: string): SparseFormat | undefined {
+export function sparseFormatOf(header: TarHeader, extensions: Extensions, where: Where): SparseFormat | undefined {
   if (header.typeflag === typeflags.gnuSparse) {
     if (header.format !== "gnu") {
       throw new OcifsError("unsupported", `${where}: sparse entry in star's format; recreate the layer without it`);
@@ -57,7 +58,7 @@ export function sparseFormatOf(header: TarHeader, extensions: Extensions, where:
 }
 
 /** Bytes that follow the entry's header blocks, before padding, if it is a file. */
-export function dataBytesOf(header: TarHeader, extensions: Extensions, where: string): number {
+export function dataBytesOf(header: TarHeader, extensions: Extensions, where: Where): number {
   const sizeBytes = extensions.integer("size", where) ?? header.sizeBytes;
   if (sizeBytes < 0) throw new OcifsError("corrupt", `${where}: size ${sizeBytes} is negative`);
   if (sizeBytes > limits.layerTarBytes) {
@@ -72,7 +73,7 @@ export function dataBytesOf(header: TarHeader, extensions: Extensions, where: st
 export interface EntryParts {
   readonly header: TarHeader;
   readonly headerOffset: number;
-  readonly where: string;
+  readonly where: Where;
   /** Byte after the last block that was read for this entry. */
   readonly dataOffset: number;
   readonly extensions: Extensions;
@@ -123,7 +124,7 @@ export function assembleEntry(parts: EntryParts): { entry: TarEntry; dataBytes: 
   return { entry: { ...entry, sizeBytes, segments }, dataBytes: stored };
 }
 
-function typeOf(header: TarHeader, rawPath: Uint8Array, where: string): TarEntryType {
+function typeOf(header: TarHeader, rawPath: Uint8Array, where: Where): TarEntryType {
   const type = typeByFlag[header.typeflag];
   if (type === undefined) {
     const flag = JSON.stringify(String.fromCharCode(header.typeflag));
@@ -133,26 +134,26 @@ function typeOf(header: TarHeader, rawPath: Uint8Array, where: string): TarEntry
   return isPlain && endsWithSlash(rawPath) ? "directory" : type;
 }
 
-function linkPathOf(type: TarEntryType, raw: Uint8Array, where: string): Uint8Array {
+function linkPathOf(type: TarEntryType, raw: Uint8Array, where: Where): Uint8Array {
   if (type === "symlink") return checkSymlinkTarget(raw, where);
   return type === "hardlink" ? normalizePath(raw, where) : noBytes;
 }
 
-function idOf(field: string, id: number, where: string): number {
+function idOf(field: string, id: number, where: Where): number {
   if (id < 0 || id > maximumId) {
     throw new OcifsError("corrupt", `${where}: ${field} is ${id}, want 0 to ${maximumId}`);
   }
   return id;
 }
 
-function checkDevice(entry: TarEntry, where: string): void {
+function checkDevice(entry: TarEntry, where: Where): void {
   const { deviceMajor: major, deviceMinor: minor } = entry;
   if (major < 0 || major > maximumMajor || minor < 0 || minor > maximumMinor) {
     throw new OcifsError("corrupt", `${where}: device ${major}:${minor}, want at most ${maximumMajor}:${maximumMinor}`);
   }
 }
 
-function realSizeOf(parts: EntryParts, where: string): number {
+function realSizeOf(parts: EntryParts, where: Where): number {
   const { header, extensions } = parts;
   const sizeBytes =
     header.sparseRealSizeBytes ??

@@ -2,6 +2,7 @@ import { OcifsError } from "../base/errors.js";
 import { limits } from "../base/limits.js";
 import type { TarXattr } from "./entry.js";
 import { type PaxTime, paxInteger, paxRecords, paxTime } from "./pax.js";
+import { copyOf, type Where } from "./quote.js";
 import { isXattrKey, xattrsOf } from "./xattr.js";
 
 /** The other records (atime, uname, comment, …) say nothing that EROFS stores. */
@@ -27,9 +28,9 @@ const sparseListKeys = new Set(["GNU.sparse.offset", "GNU.sparse.numbytes"]);
  * `hdrcharset` is not looked at: names are bytes in any charset.
  */
 export class Extensions {
-  readonly #global = new Map<string, Uint8Array>();
+  readonly #global = new Map<string, Buffer>();
   #globalBytes = 0;
-  #local = new Map<string, Uint8Array>();
+  #local = new Map<string, Buffer>();
   /** The repeated GNU.sparse.offset/numbytes records of PAX sparse format 0.0, in order. */
   #sparseList: string[] = [];
   #longName: Uint8Array | undefined;
@@ -40,23 +41,24 @@ export class Extensions {
     return this.#local.size > 0 || this.#longName !== undefined || this.#longLink !== undefined;
   }
 
-  setLocal(payload: Uint8Array, where: string): void {
+  /** Keeps views of the payload. */
+  setLocal(payload: Buffer, where: Where): void {
     this.#local = new Map();
     this.#sparseList = [];
     for (const { key, value } of paxRecords(payload, where)) {
-      if (sparseListKeys.has(key)) this.#sparseList.push(Buffer.from(value).toString("latin1"));
-      if (usedKeys.has(key) || isXattrKey(key)) this.#local.set(key, value.slice());
+      if (sparseListKeys.has(key)) this.#sparseList.push(value.toString("latin1"));
+      if (usedKeys.has(key) || isXattrKey(key)) this.#local.set(key, value);
     }
   }
 
-  addGlobal(payload: Uint8Array, where: string): void {
+  addGlobal(payload: Buffer, where: Where): void {
     for (const { key, value } of paxRecords(payload, where)) {
       if (!usedKeys.has(key) && !isXattrKey(key)) continue;
       this.#globalBytes += key.length + value.length - (this.#global.get(key)?.length ?? -key.length);
       if (this.#globalBytes > limits.paxBytes) {
         throw new OcifsError("limit", `${where}: global PAX records add up to more than ${limits.paxBytes} bytes`);
       }
-      this.#global.set(key, value.slice());
+      this.#global.set(key, Buffer.from(value));
     }
   }
 
@@ -86,35 +88,35 @@ export class Extensions {
     return this.#longLink ?? this.#value("linkpath");
   }
 
-  integer(key: string, where: string): number | undefined {
+  integer(key: string, where: Where): number | undefined {
     const value = this.#value(key);
     return value === undefined ? undefined : paxInteger(value, key, where);
   }
 
-  time(key: string, where: string): PaxTime | undefined {
+  time(key: string, where: Where): PaxTime | undefined {
     const value = this.#value(key);
     return value === undefined ? undefined : paxTime(value, key, where);
   }
 
   text(key: string): string | undefined {
     const value = this.#value(key);
-    return value === undefined ? undefined : Buffer.from(value).toString("latin1");
+    return value === undefined ? undefined : value.toString("latin1");
   }
 
   sparseList(): readonly string[] {
     return this.#sparseList;
   }
 
-  xattrs(where: string): readonly TarXattr[] {
+  xattrs(where: Where): readonly TarXattr[] {
     if (this.#local.size === 0 && this.#global.size === 0) return [];
-    const records: [string, Uint8Array][] = [];
+    const records: [string, Buffer][] = [];
     for (const records_ of [this.#global, this.#local]) {
       for (const [key, value] of records_) if (isXattrKey(key)) records.push([key, value]);
     }
     return records.length === 0 ? [] : xattrsOf(records, where);
   }
 
-  #value(key: string): Uint8Array | undefined {
+  #value(key: string): Buffer | undefined {
     const value = this.#local.get(key) ?? this.#global.get(key);
     return value === undefined || value.length === 0 ? undefined : value;
   }
@@ -122,5 +124,5 @@ export class Extensions {
 
 function cutAtNul(payload: Uint8Array): Uint8Array {
   const nul = payload.indexOf(0);
-  return payload.slice(0, nul === -1 ? payload.length : nul);
+  return copyOf(payload, 0, nul === -1 ? payload.length : nul);
 }

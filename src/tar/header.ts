@@ -1,4 +1,5 @@
 import { OcifsError } from "../base/errors.js";
+import { copyOf, type Where } from "./quote.js";
 
 /**
  * Decoding of one 512-byte tar header block: V7, POSIX.1-1988 ustar, star, and GNU.
@@ -70,7 +71,7 @@ export function classifyBlock(block: Uint8Array): BlockKind {
 }
 
 /** The fields of a header whose checksum is right. Throws `corrupt` for a number that is none; `where` goes into the message. */
-export function decodeHeader(block: Uint8Array, where: string): TarHeader {
+export function decodeHeader(block: Uint8Array, where: Where): TarHeader {
   const format = formatOf(block);
   const typeflag = block[156] ?? 0;
   const device = typeflag === typeflags.char || typeflag === typeflags.block;
@@ -107,7 +108,7 @@ function nameOf(block: Uint8Array, format: TarHeader["format"]): Uint8Array {
   if (format !== "ustar" || block[345] === 0) return name;
   const star = block[508] === 0x74 && block[509] === 0x61 && block[510] === 0x72 && block[511] === 0;
   const prefix = stringOf(block, 345, star ? 131 : 155);
-  const joined = new Uint8Array(prefix.length + 1 + name.length);
+  const joined = Buffer.allocUnsafe(prefix.length + 1 + name.length);
   joined.set(prefix);
   joined[prefix.length] = 0x2f;
   joined.set(name, prefix.length + 1);
@@ -118,11 +119,11 @@ function nameOf(block: Uint8Array, format: TarHeader["format"]): Uint8Array {
 export function stringOf(block: Uint8Array, offset: number, length: number): Uint8Array {
   let end = offset;
   while (end < offset + length && block[end] !== 0) end++;
-  return block.slice(offset, end);
+  return copyOf(block, offset, end);
 }
 
 /** A numeric field: octal digits, or base-256 when the top bit of its first byte is set. Throws `corrupt` or `limit`. */
-export function numberOf(block: Uint8Array, offset: number, length: number, field: string, where: string): number {
+export function numberOf(block: Uint8Array, offset: number, length: number, field: string, where: Where): number {
   const base256 = ((block[offset] ?? 0) & 0x80) !== 0;
   const value = base256 ? base256Of(block, offset, length) : octalOf(block, offset, length);
   if (value === undefined) {

@@ -1,6 +1,6 @@
 import { OcifsError } from "../base/errors.js";
 import { limits } from "../base/limits.js";
-import { quoteBytes } from "./quote.js";
+import { quoteBytes, type Where } from "./quote.js";
 
 const slash = 0x2f;
 const dot = 0x2e;
@@ -10,9 +10,9 @@ const dot = 0x2e;
  * trailing slash, no `.`; the root is the empty path. Bytes are kept as they are.
  * Throws `corrupt` for `..` (it would lead out of the layer) and NUL, `limit` for lengths Linux does not allow.
  */
-export function normalizePath(raw: Uint8Array, where: string): Uint8Array {
+export function normalizePath(raw: Uint8Array, where: Where): Uint8Array {
   if (raw.includes(0)) throw new OcifsError("corrupt", `${where}: path ${quoteBytes(raw)} contains a NUL byte`);
-  const out = new Uint8Array(raw.length);
+  const out = Buffer.allocUnsafe(raw.length);
   let length = 0;
   let depth = 0;
   for (let at = 0; at < raw.length; ) {
@@ -46,7 +46,7 @@ export function normalizePath(raw: Uint8Array, where: string): Uint8Array {
 }
 
 /** Checks a symbolic link's target, which is kept byte for byte. Throws `corrupt` or `limit`. */
-export function checkSymlinkTarget(target: Uint8Array, where: string): Uint8Array {
+export function checkSymlinkTarget(target: Uint8Array, where: Where): Uint8Array {
   if (target.length === 0) throw new OcifsError("corrupt", `${where}: symbolic link without a target`);
   if (target.includes(0)) {
     throw new OcifsError("corrupt", `${where}: symbolic link target ${quoteBytes(target)} contains a NUL byte`);

@@ -1,17 +1,18 @@
 import { OcifsError } from "../base/errors.js";
+import type { Where } from "./quote.js";
 
 /** One record of a PAX extended header. Keys are ASCII keywords or hold raw bytes, one char a byte; values are raw bytes. */
 export interface PaxRecord {
   readonly key: string;
   /** A view of the header's payload. */
-  readonly value: Uint8Array;
+  readonly value: Buffer;
 }
 
 /**
  * The records `"<length> <key>=<value>\n"` of an extended header (POSIX.1-2001 pax), in order. The length is of the whole record in
  * bytes, so values may hold any byte, newlines and NULs included. Throws `corrupt`.
  */
-export function* paxRecords(payload: Uint8Array, where: string): Generator<PaxRecord> {
+export function* paxRecords(payload: Buffer, where: Where): Generator<PaxRecord> {
   const bad = (at: number, what: string) =>
     new OcifsError("corrupt", `${where}: PAX record at byte ${at} of its header ${what}`);
   for (let at = 0; at < payload.length; ) {
@@ -31,15 +32,15 @@ export function* paxRecords(payload: Uint8Array, where: string): Generator<PaxRe
     if (payload[end - 1] !== 0x0a) throw bad(at, "does not end with a newline");
     const equals = payload.indexOf(0x3d, digits + 1);
     if (equals === -1 || equals >= end - 1 || equals === digits + 1) throw bad(at, "has no key=value");
-    const key = Buffer.from(payload.buffer, payload.byteOffset + digits + 1, equals - digits - 1).toString("latin1");
+    const key = payload.toString("latin1", digits + 1, equals);
     yield { key, value: payload.subarray(equals + 1, end - 1) };
     at = end;
   }
 }
 
 /** A PAX decimal integer. Throws `corrupt`, or `limit` above 2^53. */
-export function paxInteger(value: Uint8Array, key: string, where: string): number {
-  const text = Buffer.from(value).toString("latin1");
+export function paxInteger(value: Buffer, key: string, where: Where): number {
+  const text = value.toString("latin1");
   if (!/^-?[0-9]+$/.test(text)) {
     throw new OcifsError(
       "corrupt",
@@ -58,8 +59,8 @@ export interface PaxTime {
 }
 
 /** A PAX time, `seconds[.fraction]`, possibly negative; digits below a nanosecond are cut towards the past, as tars do. */
-export function paxTime(value: Uint8Array, key: string, where: string): PaxTime {
-  const text = Buffer.from(value).toString("latin1");
+export function paxTime(value: Buffer, key: string, where: Where): PaxTime {
+  const text = value.toString("latin1");
   const match = /^(-?)([0-9]+)(?:\.([0-9]*))?$/.exec(text);
   if (!match) {
     throw new OcifsError("corrupt", `${where}: PAX ${key} is ${JSON.stringify(text.slice(0, 40))}, want seconds`);

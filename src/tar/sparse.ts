@@ -1,6 +1,7 @@
 import { OcifsError } from "../base/errors.js";
 import type { SparseSegment } from "./entry.js";
 import { blockBytes, numberOf } from "./header.js";
+import type { Where } from "./quote.js";
 
 /** Where a sparse file has data, before its place in the archive is known. */
 export interface SparsePiece {
@@ -15,7 +16,7 @@ export const oldGnuHeaderMap = { offset: 386, pairs: 4, moreAt: 482 } as const;
 export const oldGnuExtensionMap = { offset: 0, pairs: 21, moreAt: 504 } as const;
 
 /** The pairs of one block of the old GNU format, up to the first unused one. */
-export function oldGnuPieces(block: Uint8Array, map: { offset: number; pairs: number }, where: string): SparsePiece[] {
+export function oldGnuPieces(block: Uint8Array, map: { offset: number; pairs: number }, where: Where): SparsePiece[] {
   const pieces: SparsePiece[] = [];
   for (let i = 0; i < map.pairs; i++) {
     const at = map.offset + i * pairBytes;
@@ -29,7 +30,7 @@ export function oldGnuPieces(block: Uint8Array, map: { offset: number; pairs: nu
 }
 
 /** PAX 0.1: `offset,size,offset,size,…`; also used for 0.0 once its records are joined. */
-export function piecesOfList(numbers: readonly string[], where: string): SparsePiece[] {
+export function piecesOfList(numbers: readonly string[], where: Where): SparsePiece[] {
   if (numbers.length % 2 !== 0) throw new OcifsError("corrupt", `${where}: sparse map has an odd count of numbers`);
   const pieces: SparsePiece[] = [];
   for (let i = 0; i < numbers.length; i += 2) {
@@ -52,7 +53,7 @@ export class SparseMapReader {
   }
 
   /** Takes the map's next block (copied); gives the pieces once the map is complete. Throws `corrupt`. */
-  push(block: Uint8Array, where: string): SparsePiece[] | undefined {
+  push(block: Uint8Array, where: Where): SparsePiece[] | undefined {
     this.#blocks.push(block.slice());
     for (let at = block.indexOf(0x0a); at !== -1; at = block.indexOf(0x0a, at + 1)) this.#newlines++;
     if (this.#newlines === 0)
@@ -68,7 +69,7 @@ function firstLine(block: Uint8Array): string {
   return Buffer.from(block.subarray(0, Math.max(0, block.indexOf(0x0a)))).toString("latin1");
 }
 
-function decimal(text: string, where: string): number {
+function decimal(text: string, where: Where): number {
   const value = /^[0-9]{1,16}$/.test(text) ? Number(text) : Number.NaN;
   if (!Number.isSafeInteger(value)) {
     throw new OcifsError("corrupt", `${where}: sparse map holds ${JSON.stringify(text.slice(0, 40))}, want a number`);
@@ -86,7 +87,7 @@ export function placePieces(
   sizeBytes: number,
   dataOffset: number,
   dataBytes: number,
-  where: string,
+  where: Where,
 ): SparseSegment[] {
   const segments: SparseSegment[] = [];
   let fileEnd = 0;

@@ -3,8 +3,8 @@ import { limits } from "../base/limits.js";
 import { assembleEntry, dataBytesOf, type SparseFormat, sparseFormatOf } from "./assemble.js";
 import type { TarEntry } from "./entry.js";
 import { Extensions } from "./extensions.js";
-import { blockBytes, classifyBlock, decodeHeader, type TarHeader, typeflags } from "./header.js";
-import { quoteBytes } from "./quote.js";
+import { blockBytes, classifyBlock, decodeHeader, stringOf, type TarHeader, typeflags } from "./header.js";
+import { EntryPlace, type Where } from "./quote.js";
 import { oldGnuExtensionMap, oldGnuHeaderMap, oldGnuPieces, SparseMapReader, type SparsePiece } from "./sparse.js";
 
 /** What is known about the archive once its last byte was pushed. */
@@ -24,7 +24,7 @@ export interface TarEnd {
 interface Unfinished {
   readonly header: TarHeader;
   readonly headerOffset: number;
-  readonly where: string;
+  readonly where: Where;
   readonly format: SparseFormat;
   pieces: SparsePiece[];
   /** PAX 1.0 only. */
@@ -47,7 +47,7 @@ export class TarWalker {
   /** Bytes pushed and used so far. */
   #offset = 0;
   #skipBytes = 0;
-  #payload = new Uint8Array(0);
+  #payload = noPayload;
   #payloadFill = 0;
   #payloadType = 0;
   #unfinished: Unfinished | undefined;
@@ -56,7 +56,7 @@ export class TarWalker {
   #endOffset = 0;
   #trailingBytes = 0;
   /** What the bytes being passed over belong to, for the message when the archive ends there. */
-  #current = "";
+  #current: Where = "tar";
 
   constructor(onEntry: (entry: TarEntry) => void) {
     this.#onEntry = onEntry;
@@ -145,8 +145,8 @@ export class TarWalker {
         `tar: header at byte ${headerOffset} has a wrong checksum; this is no tar, or a damaged one`,
       );
     }
-    const header = decodeHeader(block, `tar header at byte ${headerOffset}`);
-    const where = `tar entry ${quoteBytes(this.#extensions.path() ?? header.name)} at byte ${headerOffset}`;
+    const header = decodeHeader(block, new EntryPlace(stringOf(block, 0, 100), headerOffset));
+    const where = new EntryPlace(this.#extensions.path() ?? header.name, headerOffset);
     this.#current = where;
     if (header.sizeBytes < 0) throw new OcifsError("corrupt", `${where}: size is negative`);
     switch (header.typeflag) {
@@ -187,14 +187,15 @@ export class TarWalker {
     this.#unfinished = unfinished;
   }
 
-  #beginPayload(header: TarHeader, where: string): void {
+  #beginPayload(header: TarHeader, where: Where): void {
     if (header.sizeBytes > limits.paxBytes) {
       throw new OcifsError(
         "limit",
         `${where}: extended header of ${header.sizeBytes} bytes, the limit is ${limits.paxBytes}`,
       );
     }
-    this.#payload = new Uint8Array(header.sizeBytes);
+    // Filled before anyone reads it.
+    this.#payload = Buffer.allocUnsafe(header.sizeBytes);
     this.#payloadFill = 0;
     this.#payloadType = header.typeflag;
     this.#state = "payload";
@@ -217,7 +218,7 @@ export class TarWalker {
         this.#extensions.setLongLink(payload);
     }
     this.#skipBytes = padded(payload.length) - payload.length;
-    this.#payload = new Uint8Array(0);
+    this.#payload = noPayload;
     this.#state = "header";
   }
 
@@ -258,7 +259,7 @@ export class TarWalker {
   }
 
   /** The header's blocks are all read: `#offset` is where the entry's data begins. */
-  #emit(header: TarHeader, headerOffset: number, where: string, sparse: Unfinished | undefined): void {
+  #emit(header: TarHeader, headerOffset: number, where: Where, sparse: Unfinished | undefined): void {
     const { entry, dataBytes } = assembleEntry({
       header,
       headerOffset,
@@ -272,6 +273,8 @@ export class TarWalker {
     this.#onEntry(entry);
   }
 }
+
+const noPayload = Buffer.alloc(0);
 
 function padded(sizeBytes: number): number {
   return Math.ceil(sizeBytes / blockBytes) * blockBytes;

@@ -1,6 +1,7 @@
 import { OcifsError } from "../base/errors.js";
 import { limits } from "../base/limits.js";
 import type { TarXattr } from "./entry.js";
+import type { Where } from "./quote.js";
 
 /** star's keyword, used by GNU tar and every container tool: the value is raw bytes. */
 const schilyPrefix = "SCHILY.xattr.";
@@ -16,7 +17,7 @@ export function isXattrKey(key: string): boolean {
  * The extended attributes among PAX records, later ones replacing earlier ones of the same name. Where an attribute is stored both ways
  * (bsdtar does that), star's raw bytes count. Throws `corrupt` or `limit`.
  */
-export function xattrsOf(records: Iterable<readonly [string, Uint8Array]>, where: string): TarXattr[] {
+export function xattrsOf(records: Iterable<readonly [string, Uint8Array]>, where: Where): TarXattr[] {
   const found = new Map<string, { value: Uint8Array; raw: boolean }>();
   for (const [key, value] of records) {
     if (key.startsWith(schilyPrefix)) {
@@ -46,7 +47,7 @@ function urlDecoded(name: string): string {
 }
 
 /** libarchive leaves the padding out; both forms are read. */
-function base64Decoded(value: Uint8Array, name: string, where: string): Uint8Array {
+function base64Decoded(value: Uint8Array, name: string, where: Where): Uint8Array {
   const text = Buffer.from(value).toString("latin1").replace(/=+$/, "");
   if (!/^[A-Za-z0-9+/]*$/.test(text) || text.length % 4 === 1) {
     throw new OcifsError("corrupt", `${where}: extended attribute ${JSON.stringify(name)} is not valid base64`);
