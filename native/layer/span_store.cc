@@ -86,8 +86,8 @@ Status SpanStore::Open(Options o, std::shared_ptr<SpanStore>* out) {
   std::shared_ptr<SpanStore> s(new SpanStore());
   s->data_fd_ = o.data_fd;
   s->spans_fd_ = o.spans_fd;
-  if (o.out_starts.size() < 2 || o.out_starts.front() != 0)
-    return Status::Usage("span table: at least one span is needed and the first begins at 0");
+  if (o.out_starts.empty() || o.out_starts.front() != 0)
+    return Status::Usage("span table: it begins at 0");
   for (size_t i = 1; i < o.out_starts.size(); i++)
     if (o.out_starts[i] <= o.out_starts[i - 1]) return Status::Usage("span table: offsets must grow");
   s->out_ = std::move(o.out_starts);

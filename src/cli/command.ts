@@ -6,6 +6,8 @@ import type { TextSink } from "./output.js";
 export interface CommandContext {
   /** Results go here, and nothing else. */
   readonly stdout: TextSink;
+  /** The same place as `stdout`, for content that is not text. Resolves when it can take more. */
+  readonly writeBytes: (bytes: Uint8Array) => Promise<void>;
   /** Progress and remarks. */
   readonly stderr: TextSink;
   readonly stdin: AsyncIterable<Uint8Array | string>;

@@ -1,4 +1,5 @@
 #!/usr/bin/env node
+import { once } from "node:events";
 import { commands } from "./commands/index.js";
 import { commandExitCodes } from "./exit-codes.js";
 import { runOcifs } from "./frame.js";
@@ -15,6 +16,9 @@ process.stdout.on("error", (error: NodeJS.ErrnoException) => {
 
 process.exitCode = await runOcifs(process.argv.slice(2), commands, {
   stdout: process.stdout,
+  writeBytes: async (bytes) => {
+    if (!process.stdout.write(bytes)) await once(process.stdout, "drain");
+  },
   stderr: process.stderr,
   stdin: process.stdin,
   signal: interruption.signal,

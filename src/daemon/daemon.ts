@@ -137,6 +137,8 @@ function describe(
     state: problem === null ? "ready" : "degraded",
     problem,
     mountedAt: more.mountedAt,
+    bytesFetched: layers.reduce((sum, { status }) => sum + status.fetchedBytes, 0),
+    bytesTotal: layers.reduce((sum, { status }) => sum + status.blobBytes, 0),
     layers: layers.map((layer) => layer.status),
     requests: stats.requests,
     reads: stats.reads,

@@ -11,6 +11,10 @@ export interface MountStatus {
   /** Why it is degraded, in one sentence. */
   readonly problem: string | null;
   readonly mountedAt: string;
+  /** Received by this daemon from the source, all layers. */
+  readonly bytesFetched: number;
+  /** Compressed size of all layers. */
+  readonly bytesTotal: number;
   readonly layers: readonly LayerStatus[];
   readonly requests: number;
   readonly reads: number;

@@ -63,6 +63,11 @@ export class ErofsTree implements AsyncDisposable {
     this.info = image.info();
   }
 
+  /** The tree of an open image, which it takes over. */
+  static of(image: ErofsImage): ErofsTree {
+    return new ErofsTree(image);
+  }
+
   /** Maps the file at `path`. Throws `io`, `corrupt`, `unsupported` or `limit`. */
   static async open(path: string): Promise<ErofsTree> {
     const file = await open(path, "r").catch((cause: unknown) => {

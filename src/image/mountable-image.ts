@@ -121,7 +121,10 @@ function checkTarindex(tree: ErofsImage, index: LoadedIndex): number {
     );
   }
   if (blockSizeBytes !== TAR_BLOCK_BYTES) {
-    throw new OcifsError("unsupported", `tarindex ${index.tarindexPath}: blocks of ${blockSizeBytes} bytes, want ${TAR_BLOCK_BYTES}`);
+    throw new OcifsError(
+      "unsupported",
+      `tarindex ${index.tarindexPath}: blocks of ${blockSizeBytes} bytes, want ${TAR_BLOCK_BYTES}`,
+    );
   }
   if (device.uniaddr !== 0 && device.uniaddr !== primaryBlocks) {
     throw new OcifsError(
@@ -132,7 +135,10 @@ function checkTarindex(tree: ErofsImage, index: LoadedIndex): number {
   const tarBytes = device.blocks * TAR_BLOCK_BYTES;
   const recorded = index.manifest?.tar.sizeBytes;
   if (recorded !== undefined && tarBytes > Math.ceil(recorded / TAR_BLOCK_BYTES) * TAR_BLOCK_BYTES) {
-    throw new OcifsError("mismatch", `tarindex ${index.tarindexPath}: ${tarBytes} bytes of tar, its JSON says ${recorded}`);
+    throw new OcifsError(
+      "mismatch",
+      `tarindex ${index.tarindexPath}: ${tarBytes} bytes of tar, its JSON says ${recorded}`,
+    );
   }
   return tarBytes;
 }
@@ -146,13 +152,19 @@ async function openSpanTable(
   const { manifest, zinfoPath } = index;
   const encoding = manifest?.blob.encoding ?? layer.encoding ?? (zinfoPath === undefined ? "tar" : "gzip");
   if (encoding === "zstd") {
-    throw new OcifsError("unsupported", `layer ${layer.blob.digest}: it is zstd; this version mounts gzip and plain tar layers`);
+    throw new OcifsError(
+      "unsupported",
+      `layer ${layer.blob.digest}: it is zstd; this version mounts gzip and plain tar layers`,
+    );
   }
   const sizeBytes = manifest?.tar.sizeBytes ?? tarBytes;
   const digests = manifest?.spans.digests;
   if (encoding === "tar") {
     if (zinfoPath !== undefined) {
-      throw new OcifsError("usage", `layer ${layer.blob.digest}: it is a plain tar, which needs no zinfo; leave oci.zinfo out`);
+      throw new OcifsError(
+        "usage",
+        `layer ${layer.blob.digest}: it is a plain tar, which needs no zinfo; leave oci.zinfo out`,
+      );
     }
     if (sizeBytes > layer.blob.sizeBytes) {
       throw new OcifsError(
@@ -166,11 +178,11 @@ async function openSpanTable(
     throw new OcifsError("usage", `layer ${layer.blob.digest}: it is gzip; name its checkpoints with oci.zinfo=`);
   }
   const zinfo = cleanup.add(await openZinfo(zinfoPath, { blobSizeBytes: layer.blob.sizeBytes }));
-  const spans = new SpanIndex({
-    zinfo,
+  const spans = new SpanIndex(zinfo, {
+    blobSizeBytes: layer.blob.sizeBytes,
     uncompressedSizeBytes: sizeBytes,
     // Of a foreign index only the archive's size is known, and padding may follow it.
-    streamEndsWithLastSpan: manifest !== undefined,
+    streamEnds: manifest !== undefined,
   });
   if (digests !== undefined && digests.length !== spans.spanCount) {
     throw new OcifsError(
@@ -179,7 +191,7 @@ async function openSpanTable(
     );
   }
   const zinfoDigest = manifest?.zinfo?.digest ?? (await digestOfPath(zinfoPath));
-  return new GzipSpanTable({ index: spans, zinfoFd: zinfo.fd, zinfoDigest, spanDigests: digests });
+  return new GzipSpanTable({ index: spans, zinfo, zinfoDigest, spanDigests: digests });
 }
 
 async function digestOfPath(path: string): Promise<string> {

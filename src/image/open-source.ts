@@ -44,7 +44,11 @@ export class OpenSource implements AsyncDisposable {
   readonly #file: BlobSource | undefined;
   readonly resolved: ResolvedImage | undefined;
 
-  private constructor(provider: ImageProvider | undefined, resolved: ResolvedImage | undefined, file: BlobSource | undefined) {
+  private constructor(
+    provider: ImageProvider | undefined,
+    resolved: ResolvedImage | undefined,
+    file: BlobSource | undefined,
+  ) {
     this.#provider = provider;
     this.resolved = resolved;
     this.#file = file;
@@ -86,7 +90,10 @@ export class OpenSource implements AsyncDisposable {
     if (this.#file) {
       if (choice.layer !== undefined && choice.layer !== 0) throw noSuchLayer(choice.layer, 1);
       if (choice.blob !== undefined && choice.blob !== this.#file.digest) {
-        throw new OcifsError("mismatch", `${this.#file.description}: its digest is ${this.#file.digest}, want ${choice.blob}`);
+        throw new OcifsError(
+          "mismatch",
+          `${this.#file.description}: its digest is ${this.#file.digest}, want ${choice.blob}`,
+        );
       }
       return { blob: this.#file, encoding: undefined, mediaType: undefined, layerNumber: 0 };
     }
@@ -137,7 +144,10 @@ export class OpenSource implements AsyncDisposable {
 }
 
 function noSuchLayer(number: number, count: number): OcifsError {
-  return new OcifsError("not-found", `layer ${number}: the image has ${count} layer${count === 1 ? "" : "s"}, counted from 0`);
+  return new OcifsError(
+    "not-found",
+    `layer ${number}: the image has ${count} layer${count === 1 ? "" : "s"}, counted from 0`,
+  );
 }
 
 function list(layers: readonly Descriptor[]): string {

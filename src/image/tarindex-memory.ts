@@ -39,7 +39,10 @@ export async function openTarindexCopy(path: string, wanted: Digest | undefined)
       }
       const got = `sha256:${hash.digest("hex")}`;
       if (wanted !== undefined && got !== wanted) {
-        throw new OcifsError("mismatch", `tarindex ${path}: digest ${got}, its JSON wants ${wanted}; create the index again`);
+        throw new OcifsError(
+          "mismatch",
+          `tarindex ${path}: digest ${got}, its JSON wants ${wanted}; create the index again`,
+        );
       }
       return new ErofsImage(fd);
     } finally {

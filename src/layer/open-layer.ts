@@ -157,7 +157,8 @@ export class OpenLayer implements AsyncDisposable {
       this.#log.error(error.message);
       this.spans.refuse(error);
       file.discard({ begin: 0, end: file.sizeBytes });
-      this.store.evict(0, this.store.stats().spans - 1);
+      const { spans } = this.store.stats();
+      if (spans > 0) this.store.evict(0, spans - 1);
     } catch (error) {
       this.#problem = `the blob's digest could not be checked: ${messageOf(error)}`;
       this.#log.error(this.#problem, { digest: this.source.digest });

@@ -16,13 +16,17 @@ export class TarSpanTable implements SpanTable {
 
   /** `digests` (sha256, hex) belong to spans of exactly `spanBytes`. */
   constructor(sizeBytes: number, spanBytes: number = DEFAULT_SPAN_BYTES, digests?: readonly string[]) {
-    if (sizeBytes < 1 || spanBytes < 1) throw new OcifsError("corrupt", `tar layer: ${sizeBytes} bytes in spans of ${spanBytes}`);
+    if (sizeBytes < 0 || spanBytes < 1)
+      throw new OcifsError("corrupt", `tar layer: ${sizeBytes} bytes in spans of ${spanBytes}`);
     this.spanCount = Math.ceil(sizeBytes / spanBytes);
     if (this.spanCount > limits.checkpoints) {
       throw new OcifsError("limit", `tar layer: ${this.spanCount} spans, the limit is ${limits.checkpoints}`);
     }
     if (digests !== undefined && digests.length !== this.spanCount) {
-      throw new OcifsError("mismatch", `tar layer: ${this.spanCount} spans, the index has digests of ${digests.length}`);
+      throw new OcifsError(
+        "mismatch",
+        `tar layer: ${this.spanCount} spans, the index has digests of ${digests.length}`,
+      );
     }
     this.outStarts = Float64Array.from({ length: this.spanCount + 1 }, (_, i) => Math.min(i * spanBytes, sizeBytes));
     this.#digests = digests?.map((hex) => Buffer.from(hex, "hex"));

@@ -153,7 +153,12 @@ test("without a disk, ranges are kept in memory up to a limit", async (t) => {
   for (let at = 0; at < blob.sizeBytes; at += step) {
     check(blob, await fetcher.need({ begin: at, end: at + step }), at, at + step);
   }
-  check(blob, await fetcher.need({ begin: blob.sizeBytes - step, end: blob.sizeBytes }), blob.sizeBytes - step, blob.sizeBytes);
+  check(
+    blob,
+    await fetcher.need({ begin: blob.sizeBytes - step, end: blob.sizeBytes }),
+    blob.sizeBytes - step,
+    blob.sizeBytes,
+  );
   const before = blob.requests.length;
   check(blob, await fetcher.need({ begin: 0, end: step }), 0, step);
   assert.equal(blob.requests.length, before + 1, "the oldest range was given up");
