@@ -11,7 +11,13 @@
       "layer/span_store.cc", "layer/span_fill.cc", "layer/binding.cc",
       "fuse/session.cc", "fuse/binding.cc"
     ],
-    "include_dirs": ["<!(node -p \"require('node-addon-api').include_dir\")"],
+    # Node's own include directory has zlib.h and openssl/ of other versions than the libraries we link; the addon needs
+    # nothing of it but Node-API, whose headers come as a package.
+    "include_dirs!": ["<(node_root_dir)/include/node", "<(node_root_dir)/src", "<(node_root_dir)/deps/openssl/config",
+                      "<(node_root_dir)/deps/openssl/openssl/include", "<(node_root_dir)/deps/uv/include",
+                      "<(node_root_dir)/deps/zlib", "<(node_root_dir)/deps/v8/include"],
+    "include_dirs": ["<!(node -p \"require('node-addon-api').include_dir\")",
+                     "<!(node -p \"require('node-api-headers').include_dir\")"],
     "defines": ["NAPI_VERSION=8", "OPENSSL_SUPPRESS_DEPRECATED", "_FILE_OFFSET_BITS=64"],
     "cflags_cc": ["-std=c++20", "-O2", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden", "-fexceptions"],
     "cflags_cc!": ["-fno-exceptions", "-std=gnu++17", "-std=gnu++20", "-fno-rtti"],
