@@ -50,6 +50,10 @@ export class FileBlobSource implements BlobSource {
     this.description = `blob ${path}`;
   }
 
+  get closed(): boolean {
+    return this.#closed;
+  }
+
   async *fetchRange(offset: number, length: number, options: FetchOptions = {}): AsyncIterable<Uint8Array> {
     checkRange(offset, length, this.sizeBytes, this.description);
     const end = offset + length;
