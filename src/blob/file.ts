@@ -56,6 +56,10 @@ export class FileBlobSource implements BlobSource {
     return this.#stats.counts();
   }
 
+  get closed(): boolean {
+    return this.#closed;
+  }
+
   async *fetchRange(offset: number, length: number, options: FetchOptions = {}): AsyncIterable<Uint8Array> {
     checkRange(offset, length, this.sizeBytes, this.description);
     const end = offset + length;

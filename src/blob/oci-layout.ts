@@ -92,6 +92,7 @@ export class OciLayoutImage implements ImageProvider {
     if (this.#closed) throw new OcifsError("aborted", `${this.description}: it is closed`);
     const { digest, sizeBytes } = descriptor;
     const blob = await openFileBlob(this.#pathOf(digest), { digest, sizeBytes });
+    for (const earlier of this.#open) if (earlier.closed) this.#open.delete(earlier);
     this.#open.add(blob);
     return blob;
   }

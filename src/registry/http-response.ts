@@ -78,7 +78,11 @@ export class HttpResponse implements Disposable {
 
   /** Frees the connection for the next request, by reading a short rest of the body or closing it. */
   async discard(): Promise<void> {
-    await this.#data.body.dump({ limit: limits.discardedBodyBytes, signal: this.#signal });
+    try {
+      await this.#data.body.dump({ limit: limits.discardedBodyBytes, signal: this.#signal });
+    } catch (error) {
+      throw fromTransport(error, this.#what, this.#signal);
+    }
   }
 
   /** Closes the connection unless the body has been read to its end. */

@@ -36,6 +36,9 @@ export interface HttpRequest {
   readonly stats: TransferStats;
 }
 
+/** Reads of a mount come in bursts; a server that closes earlier says so, or costs one retry. */
+const idleConnectionMs = 20_000;
+
 const redirectStatuses: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
 
 /** Single HTTP attempts over one bounded pool of connections per origin. Retries and logins are built on top. */
@@ -148,6 +151,7 @@ export class Transport implements AsyncDisposable {
       connections,
       headersTimeout: timeouts.headersTimeoutMs,
       bodyTimeout: timeouts.bodyTimeoutMs,
+      keepAliveTimeout: idleConnectionMs,
       connect: {
         timeout: timeouts.connectTimeoutMs,
         // Said outright, because NODE_TLS_REJECT_UNAUTHORIZED=0 would change the default.

@@ -136,6 +136,17 @@ describe("redirects of blobs", () => {
     }
   });
 
+  test("a redirect whose body never ends is cancelled like any other answer", async () => {
+    await using registry = await ScriptedRegistry.start();
+    const controller = new AbortController();
+    registry.server.handle((_request, response) => {
+      response.writeHead(307, { location: "/elsewhere", "content-length": 100 });
+      response.write("see", () => controller.abort());
+    });
+    const blob = await registry.blob();
+    await rejectsWith(collect(blob.fetchRange(0, 5, { signal: controller.signal })), "aborted");
+  });
+
   test("a loop ends after five redirects", async () => {
     await using registry = await ScriptedRegistry.start();
     registry.server.handle(redirectTo(() => "/v2/team/app/blobs/again?sig=topsecret"));
