@@ -94,7 +94,7 @@ export class FileTree {
   /** The path from the root, for messages. */
   path(entry: number): Uint8Array {
     const names: Uint8Array[] = [];
-    for (let at = entry; at !== rootEntry; at = this.parent(at)) names.push(Buffer.from("/"), this.name(at));
+    for (let at = entry; at !== rootEntry; at = this.parent(at)) names.push(this.name(at), Buffer.from("/"));
     return Buffer.concat(names.reverse());
   }
 

@@ -54,7 +54,7 @@ export class SparseMapReader {
 
   /** Takes the map's next block (copied); gives the pieces once the map is complete. Throws `corrupt`. */
   push(block: Uint8Array, where: Where): SparsePiece[] | undefined {
-    this.#blocks.push(block.slice());
+    this.#blocks.push(new Uint8Array(block));
     for (let at = block.indexOf(0x0a); at !== -1; at = block.indexOf(0x0a, at + 1)) this.#newlines++;
     if (this.#newlines === 0)
       throw new OcifsError("corrupt", `${where}: sparse map without a line end in ${blockBytes} bytes`);

@@ -1,5 +1,6 @@
+import assert from "node:assert/strict";
 import { writeSync } from "node:fs";
-import { createGunzip } from "node:zlib";
+import { createGunzip, gunzipSync } from "node:zlib";
 import { OcifsError } from "../../src/base/errors.js";
 import type { GzipRecorder } from "../../src/index/recorder.js";
 import { SpanHasher } from "../../src/index/span-hasher.js";
@@ -11,7 +12,8 @@ import { SpanHasher } from "../../src/index/span-hasher.js";
 export function openZlibRecorder(options: { zinfoFd: number; spanSizeBytes: number }): GzipRecorder {
   const gunzip = createGunzip();
   const spans = new SpanHasher(options.spanSizeBytes);
-  let waiting: Buffer[] = [];
+  const inputs: Buffer[] = [];
+  const waiting: Buffer[] = [];
   let failure: Error | undefined;
   let compressed = 0;
   let uncompressed = 0;
@@ -19,14 +21,20 @@ export function openZlibRecorder(options: { zinfoFd: number; spanSizeBytes: numb
   gunzip.on("error", (error) => {
     failure = error;
   });
-  const broken = () => new OcifsError("corrupt", `gzip: ${failure?.message ?? "ends early"}`, { cause: failure });
+  const broken = () => new OcifsError("corrupt", `gzip: ${failure?.message ?? "broken"}`, { cause: failure });
   return {
     async step(input, output) {
       if (input.length > 0) {
         compressed += input.length;
-        // A failed write calls back too.
+        inputs.push(Buffer.from(input));
         await new Promise<void>((resolve) => {
-          gunzip.write(Buffer.from(input), () => resolve());
+          const done = () => {
+            gunzip.off("close", done);
+            resolve();
+          };
+          // After an error the stream closes, without calling back for the write.
+          gunzip.once("close", done);
+          gunzip.write(Buffer.from(input), done);
         });
       }
       if (failure !== undefined) throw broken();
@@ -44,8 +52,11 @@ export function openZlibRecorder(options: { zinfoFd: number; spanSizeBytes: numb
       return { consumed: input.length, produced };
     },
     finish() {
-      if (failure !== undefined || waiting.length > 0) throw broken();
-      waiting = [];
+      try {
+        assert.equal(gunzipSync(Buffer.concat(inputs)).length, uncompressed);
+      } catch (cause) {
+        throw new OcifsError("corrupt", "gzip: ends early", { cause });
+      }
       writeSync(options.zinfoFd, Buffer.alloc(12), 0, 12, 0);
       const digests = spans.finish();
       return {
