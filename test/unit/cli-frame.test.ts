@@ -50,7 +50,9 @@ async function run(argv: string[], error: unknown = undefined, env: NodeJS.Proce
   let stderr = "";
   const context: CommandContext = {
     stdout: { write: (text) => (stdout += text) },
-    writeBytes: async (bytes) => void (stdout += Buffer.from(bytes).toString("latin1")),
+    writeBytes: async (bytes) => {
+      stdout += Buffer.from(bytes).toString("latin1");
+    },
     stderr: { write: (text) => (stderr += text) },
     stdin: input(),
     signal: new AbortController().signal,
