@@ -17,6 +17,8 @@ export interface BlobSource extends AsyncDisposable {
   readonly sizeBytes: number;
   /** For messages and logs; holds no secret. */
   readonly description: string;
+  /** False once it turned out that every request delivers the whole blob: better fetch all of it in one go. */
+  readonly rangesSupported: boolean;
   /** What was transferred so far. */
   stats(): TransferCounts;
 

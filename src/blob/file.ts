@@ -38,6 +38,7 @@ export class FileBlobSource implements BlobSource {
   readonly digest: Digest;
   readonly sizeBytes: number;
   readonly description: string;
+  readonly rangesSupported = true;
   readonly #file: FileHandle;
   readonly #path: string;
   readonly #stats = new TransferStats();

@@ -34,7 +34,6 @@ export class RemoteBlobSource implements BlobSource {
     return this.#fetcher.description;
   }
 
-  /** False once the server answered a range request with the whole blob: fetch such a blob from its start to its end. */
   get rangesSupported(): boolean {
     return this.#fetcher.rangesSupported;
   }

@@ -10,7 +10,7 @@ import { CACHE_BLOCK_BYTES } from "./compressed-file.js";
 /** The default cache: system-wide for root, the user's own otherwise (XDG base directory specification). */
 export function defaultCacheDirectory(): string {
   if (process.getuid?.() === 0) return "/var/cache/ocifs";
-  return join(process.env["XDG_CACHE_HOME"] || join(homedir(), ".cache"), "ocifs");
+  return join(process.env.XDG_CACHE_HOME || join(homedir(), ".cache"), "ocifs");
 }
 
 /**

@@ -1,17 +1,8 @@
-import { readFileSync } from "node:fs";
 import yargs from "yargs";
 import { messageOf, OcifsError } from "../base/errors.js";
+import { version } from "../base/version.js";
 import type { CommandContext, RegisteredCommand } from "./command.js";
 import { commandExitCode, commandExitCodes } from "./exit-codes.js";
-
-/** The package's version, from the package.json beside dist/. */
-export function packageVersion(): string {
-  const manifest: unknown = JSON.parse(readFileSync(new URL("../../../package.json", import.meta.url), "utf8"));
-  if (typeof manifest !== "object" || manifest === null || !("version" in manifest)) {
-    throw new OcifsError("internal", "package.json: no version in it; install ocifs again");
-  }
-  return String(manifest.version);
-}
 
 /**
  * Runs `ocifs` with these arguments (without the program's name) and returns its exit code; it never throws and never ends
@@ -31,7 +22,7 @@ export async function runOcifs(
       yargs()
         .scriptName("ocifs")
         .usage("$0 COMMAND\n\nMounts remote container images lazily; mount.ocifs makes the mounts.")
-        .version(packageVersion())
+        .version(version)
         .help()
         .alias({ h: "help", V: "version" })
         .strict()

@@ -2,11 +2,12 @@
 import { readFile, stat } from "node:fs/promises";
 import { resolve } from "node:path";
 import { OcifsError } from "../base/errors.js";
+import { version } from "../base/version.js";
 import { defaultCacheDirectory } from "../cache/cache-directory.js";
 import { launchDaemon } from "../daemon/launch.js";
 import type { MountConfig } from "../daemon/mount-config.js";
 import { mountExitCode, mountExitCodes } from "./exit-codes.js";
-import { describeError, packageVersion } from "./frame.js";
+import { describeError } from "./frame.js";
 import { detectCaller } from "./mount-caller.js";
 import { formatMountHelp, type MountRequest, parseMountCommand } from "./mount-grammar.js";
 
@@ -20,7 +21,7 @@ async function main(argv: readonly string[], signal: AbortSignal): Promise<void>
     return;
   }
   if (command.kind === "version") {
-    process.stdout.write(`mount.ocifs ${packageVersion()}\n`);
+    process.stdout.write(`mount.ocifs ${version}\n`);
     return;
   }
   const { request } = command;

@@ -44,7 +44,7 @@ export async function runMount(
   const { driver: driverName, reason: driverReason } = chooseDriver(config.driver);
   const warnings: string[] = [];
   const warn = (message: string, fields?: Record<string, unknown>) => {
-    if (warnings.length < 10) warnings.push(fields?.["reason"] ? `${message}: ${fields["reason"]}` : message);
+    if (warnings.length < 10) warnings.push(fields?.reason ? `${message}: ${fields.reason}` : message);
     log.warn(message, fields);
   };
   const image = cleanup.add(await openMountableImage(config, { ...log, warn }, stopping.signal));

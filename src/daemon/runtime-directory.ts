@@ -4,11 +4,11 @@ import { OcifsError } from "../base/errors.js";
 
 /** Where control sockets and logs of running daemons live; OCIFS_RUNTIME_DIR overrides it. */
 export function runtimeDirectory(): string {
-  const override = process.env["OCIFS_RUNTIME_DIR"];
+  const override = process.env.OCIFS_RUNTIME_DIR;
   if (override) return override;
   const uid = process.getuid?.() ?? 0;
   if (uid === 0) return "/run/ocifs";
-  return process.env["XDG_RUNTIME_DIR"] ? join(process.env["XDG_RUNTIME_DIR"], "ocifs") : `/tmp/ocifs-${uid}`;
+  return process.env.XDG_RUNTIME_DIR ? join(process.env.XDG_RUNTIME_DIR, "ocifs") : `/tmp/ocifs-${uid}`;
 }
 
 /** Creates it for this user only. In /tmp somebody else may have been there first: then it is refused. */

@@ -20,7 +20,7 @@ export async function locateIndex(
   blob: Digest,
 ): Promise<IndexLocation> {
   if (named.tarindex !== undefined) {
-    const jsonPath = named.tarindex.replace(/\.tarindex$/, "") + ".json";
+    const jsonPath = `${named.tarindex.replace(/\.tarindex$/, "")}.json`;
     return {
       tarindexPath: named.tarindex,
       ...(named.zinfo === undefined ? {} : { zinfoPath: named.zinfo }),

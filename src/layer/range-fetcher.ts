@@ -154,6 +154,16 @@ export class RangeFetcher implements AsyncDisposable {
 
   #startTransfers(file: CompressedFile, wanted: ByteRange, growTo: number): void {
     const flying = [...this.#transfers].map((t) => t.range);
+    if (!this.#source.rangesSupported && file.onDisk) {
+      // The server sends everything from the start anyway: one pass from the first hole keeps all of it.
+      const end = this.#source.sizeBytes;
+      const [hole] = subtract(file.missing({ begin: 0, end }), flying);
+      if (hole && hole.begin < wanted.end) {
+        const next = Math.min(end, ...flying.map((f) => f.begin).filter((begin) => begin > hole.begin));
+        this.#start(file, { begin: hole.begin, end: next });
+      }
+      return;
+    }
     const free = subtract(file.missing(wanted), flying);
     const parts = joinClose(free, flying);
     const tail = parts.at(-1);

@@ -11,6 +11,7 @@ export function memoryBlob(
     digest: options.digest ?? digestOfBytes(bytes),
     sizeBytes: options.sizeBytes ?? bytes.length,
     description: "blob in memory",
+    rangesSupported: true,
     stats: () => ({ requests: 0, bytes: 0, retries: 0 }),
     async *fetchRange(offset, length, fetchOptions) {
       const end = Math.min(bytes.length, offset + length);

@@ -7,6 +7,7 @@ import type { TransferCounts } from "../../src/registry/transfer-stats.js";
 export class MemoryBlob implements BlobSource {
   readonly digest: Digest;
   readonly description = "blob in memory";
+  rangesSupported = true;
   readonly requests: { offset: number; length: number }[] = [];
   delivered = 0;
   /** Called before each chunk; a rejection ends the transfer. */

@@ -199,6 +199,17 @@ test("a lock whose holder left without finishing passes on, and only the rest is
   assert.deepEqual(blob.requests, [{ offset: 20 * KIB, length: 44 * KIB }]);
 });
 
+test("a source without ranges is read in one pass, whatever is asked for first", async (t) => {
+  const { blob, fetcher } = await setUp(t);
+  blob.rangesSupported = false;
+  const late = fetcher.need({ begin: 600 * KIB, end: 700 * KIB });
+  const early = fetcher.need({ begin: 0, end: 8192 });
+  check(blob, await early, 0, 8192);
+  check(blob, await late, 600 * KIB, 700 * KIB);
+  check(blob, await fetcher.need({ begin: 0, end: blob.sizeBytes }), 0, blob.sizeBytes);
+  assert.deepEqual(blob.requests, [{ offset: 0, length: blob.sizeBytes }]);
+});
+
 test("closing fails those who wait", async (t) => {
   const { blob, fetcher } = await setUp(t);
   blob.beforeChunk = (_, { signal }) =>

@@ -38,7 +38,7 @@ export async function withImageTree(
   use: (tree: ErofsTree, image: MountableImage) => Promise<void>,
 ): Promise<void> {
   const say = (message: string, fields?: Record<string, unknown>) => {
-    const reason = fields?.["reason"];
+    const reason = fields?.reason;
     context.stderr.write(`ocifs: ${message}${reason === undefined ? "" : `: ${reason}`}\n`);
   };
   const log: Log = { debug: () => undefined, info: () => undefined, warn: say, error: say };
