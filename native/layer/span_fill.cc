@@ -64,14 +64,16 @@ Status Produce(SpanStore& store, const FillInput& in, const inflate::Sink& sink)
   return inflate::DecodeSpan(si, sink);
 }
 
-Status FillTo(SpanStore& store, const FillInput& in, Target target) {
+Status FillOnce(SpanStore& store, const FillInput& in, Target* target) {
+  if (!in.discard)
+    if (Status s = store.BeginSpan(in.span, target); !s.ok()) return s;
   Sha256 sha;
   uint64_t at = 0;
   Status s = Produce(store, in, [&](const uint8_t* data, size_t size) {
     if (in.digest) sha.Update(data, size);
     const uint64_t offset = at;
     at += size;
-    return in.discard ? Status::Ok() : store.WriteSpan(target, in.span, offset, data, size);
+    return in.discard ? Status::Ok() : store.WriteSpan(*target, in.span, offset, data, size);
   });
   if (s.ok() && at != store.span_size(in.span))
     s = Status::Corrupt("span " + std::to_string(in.span) + ": " + std::to_string(at) + " bytes instead of " +
@@ -80,21 +82,21 @@ Status FillTo(SpanStore& store, const FillInput& in, Target target) {
     s = Status::Mismatch("span " + std::to_string(in.span) + ": its bytes do not have the digest that the index recorded");
   if (in.discard) return s;
   if (!s.ok()) {
-    store.AbortSpan(target, in.span);
+    store.AbortSpan(*target, in.span);
     return s;
   }
-  return store.CommitSpan(target, in.span);
+  return store.CommitSpan(*target, in.span);
 }
 }  // namespace
 
 Status FillSpan(SpanStore& store, const FillInput& in, std::string* degraded) {
   if (in.span >= store.span_count()) return Status::Usage("span number out of range");
-  const Target target = store.BeginSpan();
-  Status s = FillTo(store, in, target);
+  Target target = Target::kData;
+  Status s = FillOnce(store, in, &target);
   if (target == Target::kData && (s.err == ENOSPC || s.err == EDQUOT || s.err == EROFS || s.err == EFBIG)) {
     *degraded = s.message;
     store.DisableDisk();
-    s = FillTo(store, in, Target::kMemory);
+    s = FillOnce(store, in, &target);
   }
   return s;
 }

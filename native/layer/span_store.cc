@@ -325,23 +325,23 @@ void SpanStore::MakeRoomInMemory(uint64_t bytes) {
   }
 }
 
+Status SpanStore::BeginSpan(uint64_t span, Target* target) {
+  *target = disk_ok() ? Target::kData : Target::kMemory;
+  if (*target == Target::kData) return Status::Ok();
+  std::lock_guard<std::mutex> g(mutex_);
+  if (span_size(span) > memory_limit_)
+    return Status::Limit("span " + std::to_string(span) + " of " + std::to_string(span_size(span)) +
+                         " bytes is larger than the memory that serves without a disk cache");
+  if (Status s = EnsureMemory(); !s.ok()) return s;
+  MakeRoomInMemory(span_size(span));
+  memory_used_ += span_size(span);
+  return Status::Ok();
+}
+
 Status SpanStore::WriteSpan(Target target, uint64_t span, uint64_t offset, const uint8_t* data, size_t size) {
   if (span >= span_count() || offset > span_size(span) || size > span_size(span) - offset)
     return Status::Corrupt("span " + std::to_string(span) + ": more bytes than its table entry says");
-  int fd = data_fd_;
-  if (target == Target::kMemory) {
-    std::lock_guard<std::mutex> g(mutex_);
-    if (span_size(span) > memory_limit_)
-      return Status::Limit("span " + std::to_string(span) + " of " + std::to_string(span_size(span)) +
-                           " bytes is larger than the memory that serves without a disk cache");
-    if (Status s = EnsureMemory(); !s.ok()) return s;
-    if (offset == 0) {
-      MakeRoomInMemory(span_size(span));
-      memory_used_ += span_size(span);
-    }
-    fd = memory_fd_;
-  }
-  return FullPwrite(fd, data, size, out_[span] + offset, target == Target::kData ? "layer data" : "memory file");
+  return FullPwrite(target == Target::kData ? data_fd_ : memory_fd_, data, size, out_[span] + offset, target == Target::kData ? "layer data" : "memory file");
 }
 
 Status SpanStore::CommitSpan(Target target, uint64_t span) {

@@ -83,9 +83,10 @@ class SpanStore {
   void Fail(SpanRange range, int err);  // everyone who waits for any span of the range
   void FailAll(int err);
 
-  // Writing one span: Begin picks the file, Write puts a piece at `offset` of the span, Commit makes it visible and wakes
-  // waiters, Abort forgets it. The caller serialises writers of one span in this process; two processes write equal bytes.
-  Target BeginSpan() const { return disk_ok_.load(std::memory_order_relaxed) ? Target::kData : Target::kMemory; }
+  // Writing one span: Begin picks the file and makes room, Write puts a piece at `offset` of the span, Commit makes it
+  // visible and wakes waiters, Abort undoes Begin. The caller serialises writers of one span in this process; two processes
+  // write equal bytes.
+  Status BeginSpan(uint64_t span, Target* target);
   Status WriteSpan(Target target, uint64_t span, uint64_t offset, const uint8_t* data, size_t size);
   Status CommitSpan(Target target, uint64_t span);
   void AbortSpan(Target target, uint64_t span);
