@@ -69,6 +69,8 @@ export const limits = {
   tarSparseMapBytes: 8 << 20,
   /** Chunks of one sparse file in a tarindex: 8 bytes each, 8 MiB of index for one file. */
   sparseChunks: 1 << 20,
+  /** The same for all sparse files of a layer, 32 MiB of index: a few bytes of tar can ask for 8 MiB of it. */
+  sparseChunksOfLayer: 1 << 22,
   /** Names, link targets and xattrs of one tree in memory; the largest layers seen hold a few tens of MB. */
   treeBytes: 1 << 30,
   /** An index's JSON: 67 bytes of span digest for each of `checkpoints`, and room for the rest. */

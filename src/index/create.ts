@@ -7,7 +7,7 @@ import { algorithmOf, type Digest } from "../oci/digest.js";
 import { blockBytes } from "../tar/header.js";
 import { type TarEnd, TarWalker } from "../tar/walker.js";
 import { BlobInput } from "./blob-input.js";
-import { digestOfFile, type IndexPaths, indexPathsIn, PendingFiles } from "./files.js";
+import { digestOfFile, fromSystemError, type IndexPaths, indexPathsIn, PendingFiles } from "./files.js";
 import { inflateBlob } from "./inflate.js";
 import { type IndexedFile, type IndexManifest, indexFormatVersion, serializeIndexManifest } from "./manifest.js";
 import type { GzipRecorderFactory } from "./recorder.js";
@@ -56,11 +56,23 @@ export const defaultSpanSizeBytes = 1 << 20;
 /**
  * Reads a layer's blob once, front to back, and writes its tarindex, zinfo (gzip) and JSON. Memory does not depend on the layer's size,
  * only on its number of entries. The files appear together at the end, or not at all. Throws `mismatch` when the blob
- * or its uncompressed bytes are not the expected ones, `corrupt`, `unsupported` or `limit` for a layer that cannot be indexed.
+ * or its uncompressed bytes are not the expected ones, `corrupt`, `unsupported` or `limit` for a layer that cannot be indexed, `io` or
+ * `no-space` for the files, `aborted`, and what the source throws.
  */
 export async function createLayerIndex(options: CreateLayerIndexOptions): Promise<CreatedIndex> {
+  const operation = `index create ${options.source.description}`;
+  throwIfAborted(options.signal, operation);
+  try {
+    return await create(options);
+  } catch (error) {
+    // Whatever a cancelled fetch throws, the reason is the cancellation.
+    if (!isOcifsError(error)) throwIfAborted(options.signal, operation);
+    throw fromSystemError(error, operation);
+  }
+}
+
+async function create(options: CreateLayerIndexOptions): Promise<CreatedIndex> {
   const { source, output, signal } = options;
-  throwIfAborted(signal, `index create ${source.description}`);
   if ("directory" in output) await mkdir(output.directory, { recursive: true });
   const paths = "directory" in output ? indexPathsIn(output.directory, source.digest) : output;
   await using files = new PendingFiles();

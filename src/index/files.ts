@@ -1,7 +1,7 @@
 import { createHash, randomBytes } from "node:crypto";
 import { type FileHandle, open, rename, unlink } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
-import { messageOf, OcifsError, throwIfAborted } from "../base/errors.js";
+import { isOcifsError, OcifsError, throwIfAborted } from "../base/errors.js";
 import { algorithmOf, type Digest, hexOf } from "../oci/digest.js";
 import type { IndexedFile } from "./manifest.js";
 
@@ -21,6 +21,13 @@ export function indexPathsIn(directory: string, blob: Digest): IndexPaths {
 }
 
 const readBytes = 1 << 20;
+
+/** A failed system call as an OcifsError (`no-space` or `io`) that says what was being done; anything else as it is. */
+export function fromSystemError(error: unknown, operation: string): unknown {
+  if (isOcifsError(error) || !(error instanceof Error) || !("errno" in error) || !("code" in error)) return error;
+  const full = error.code === "ENOSPC" || error.code === "EDQUOT";
+  return new OcifsError(full ? "no-space" : "io", `${operation}: ${error.message}`, { cause: error });
+}
 
 /** SHA-256 and size of an open file, read from its start. */
 export async function digestOfFile(file: FileHandle, signal?: AbortSignal): Promise<IndexedFile> {
@@ -50,8 +57,8 @@ export class PendingFiles implements AsyncDisposable {
       const handle = await open(temporaryPath, "wx+", 0o644);
       this.#files.push({ path, temporaryPath, handle });
       return handle;
-    } catch (cause) {
-      throw new OcifsError("io", `index create ${path}: ${messageOf(cause)}`, { cause });
+    } catch (error) {
+      throw fromSystemError(error, `index create ${path}`);
     }
   }
 
@@ -69,11 +76,9 @@ export class PendingFiles implements AsyncDisposable {
       }
       for (const directory of new Set(renamed.map((path) => dirname(path)))) await syncDirectory(directory);
       this.#files.length = 0;
-    } catch (cause) {
+    } catch (error) {
       await Promise.allSettled(renamed.map((path) => unlink(path)));
-      throw new OcifsError("io", `index write ${this.#files[renamed.length]?.path ?? ""}: ${messageOf(cause)}`, {
-        cause,
-      });
+      throw fromSystemError(error, "index create");
     }
   }
 

@@ -1,4 +1,6 @@
 import { createHash, type Hash } from "node:crypto";
+import { OcifsError } from "../base/errors.js";
+import { limits } from "../base/limits.js";
 
 /** SHA-256 of each `spanSizeBytes` of a stream, for layers that are their own random-access form. */
 export class SpanHasher {
@@ -11,6 +13,7 @@ export class SpanHasher {
     this.#spanSizeBytes = spanSizeBytes;
   }
 
+  /** Throws `limit` beyond limits.checkpoints spans. */
   update(bytes: Uint8Array): void {
     for (let at = 0; at < bytes.length; ) {
       const used = Math.min(bytes.length - at, this.#spanSizeBytes - this.#filled);
@@ -29,7 +32,11 @@ export class SpanHasher {
   }
 
   #endSpan(): void {
-    if (this.#hash !== undefined) this.#digests.push(this.#hash.digest("hex"));
+    if (this.#hash === undefined) return;
+    if (this.#digests.length === limits.checkpoints) {
+      throw new OcifsError("limit", `index create: more than ${limits.checkpoints} spans; choose a larger span size`);
+    }
+    this.#digests.push(this.#hash.digest("hex"));
     this.#hash = undefined;
     this.#filled = 0;
   }

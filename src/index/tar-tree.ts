@@ -1,4 +1,5 @@
 import { OcifsError } from "../base/errors.js";
+import { limits } from "../base/limits.js";
 import { chunkBitsOfExtents, type DataExtent } from "../erofs/extents.js";
 import { FileTree, noEntry, rootEntry } from "../erofs/file-tree.js";
 import { fileType, fileTypeMask } from "../erofs/format.js";
@@ -45,6 +46,7 @@ export class TarTree {
   readonly #removed = new Set<number>();
   readonly #opaque = new Set<number>();
   readonly #origin = new Set<number>();
+  #sparseChunks = 0;
 
   constructor(options: { readonly whiteouts: WhiteoutMode; readonly device?: number }) {
     this.#device = options.device ?? 1;
@@ -159,7 +161,12 @@ export class TarTree {
   #contentOf(entry: TarEntry, where: Where): InodeContent {
     switch (entry.type) {
       case "file":
-        return { kind: "file", sizeBytes: entry.sizeBytes, device: this.#device, extents: extentsOf(entry, where) };
+        return {
+          kind: "file",
+          sizeBytes: entry.sizeBytes,
+          device: this.#device,
+          extents: this.#extentsOf(entry, where),
+        };
       case "symlink":
         return { kind: "symlink", target: entry.linkPath };
       case "char":
@@ -171,6 +178,28 @@ export class TarTree {
       case "hardlink":
         throw new OcifsError("internal", `${where}: a hard link has no inode of its own`);
     }
+  }
+
+  #extentsOf(entry: TarEntry, where: Where): readonly DataExtent[] {
+    const { sizeBytes, segments, dataOffset } = entry;
+    if (segments === undefined) return sizeBytes === 0 ? [] : [{ offset: 0, sizeBytes, deviceOffset: dataOffset }];
+    const extents = segments.map((piece) => ({
+      offset: piece.offset,
+      sizeBytes: piece.sizeBytes,
+      deviceOffset: piece.tarOffset,
+    }));
+    const chunkBits = chunkBitsOfExtents(sizeBytes, extents);
+    if (chunkBits === undefined) {
+      throw new OcifsError(
+        "unsupported",
+        `${where}: sparse file whose holes do not begin and end at multiples of 512 bytes, or are too many; recreate the layer without sparse files`,
+      );
+    }
+    this.#sparseChunks += Math.ceil(sizeBytes / 2 ** chunkBits);
+    if (this.#sparseChunks > limits.sparseChunksOfLayer) {
+      throw new OcifsError("limit", `${where}: sparse files need more than ${limits.sparseChunksOfLayer} chunks`);
+    }
+    return extents;
   }
 
   #directoryOf(path: Uint8Array, nameAt: number, where: Where): number {
@@ -261,22 +290,4 @@ function isInsideAufsDirectory(path: Uint8Array, nameAt: number): boolean {
     start = end + 1;
   }
   return false;
-}
-
-function extentsOf(entry: TarEntry, where: Where): readonly DataExtent[] {
-  if (entry.segments === undefined) {
-    return entry.sizeBytes === 0 ? [] : [{ offset: 0, sizeBytes: entry.sizeBytes, deviceOffset: entry.dataOffset }];
-  }
-  const extents = entry.segments.map(({ offset, sizeBytes, tarOffset }) => ({
-    offset,
-    sizeBytes,
-    deviceOffset: tarOffset,
-  }));
-  if (chunkBitsOfExtents(entry.sizeBytes, extents) === undefined) {
-    throw new OcifsError(
-      "unsupported",
-      `${where}: sparse file whose holes do not begin and end at multiples of 512 bytes, or too many of them; recreate the layer without sparse files`,
-    );
-  }
-  return extents;
 }

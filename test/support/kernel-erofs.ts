@@ -1,6 +1,6 @@
 import { execFile } from "node:child_process";
 import { mkdir, mkdtemp, rm, rmdir } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { release, tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { sharedTool } from "./fixtures.js";
@@ -16,6 +16,17 @@ MS_RDONLY = 1
 if libc.mount(source, target, b"erofs", MS_RDONLY, options) != 0:
     sys.exit(f"mount {source!r}: {os.strerror(ctypes.get_errno())}")
 `;
+
+/** Why tests that mount with the kernel's EROFS cannot run here; false when they can. */
+export const cannotMountErofs: string | false = (() => {
+  if (process.getuid?.() !== 0) return "mounting needs root";
+  const [major = 0, minor = 0] = release()
+    .split(".")
+    .map((part) => Number.parseInt(part, 10));
+  return major > 6 || (major === 6 && minor >= 12)
+    ? false
+    : `EROFS mounts files since Linux 6.12, this is ${release()}`;
+})();
 
 export interface KernelMount extends AsyncDisposable {
   readonly directory: string;

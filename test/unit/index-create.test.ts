@@ -186,6 +186,16 @@ describe("index creation", () => {
     assert.equal((await failure(failing, "network")).message, "connection reset");
   });
 
+  it("names the operation when the files cannot be written", async () => {
+    const file = join(base, "file");
+    await writeFile(file, "");
+    const blocked = create(memoryBlob(gz), { output: { directory: join(file, "below") } });
+    await assert.rejects(
+      blocked,
+      (error) => isOcifsError(error, "io") && /^index create blob in memory: ENOTDIR/.test(error.message),
+    );
+  });
+
   it("loads what it wrote, and refuses files that do not belong together", async () => {
     const created = await create(memoryBlob(gz));
     assert.ok(created.zinfoPath);

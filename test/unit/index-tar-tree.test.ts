@@ -175,6 +175,12 @@ describe("tree of a tar", () => {
     refuses([{ path: "s", data: "x".repeat(50), pax }], "unsupported", /tar entry "s": sparse file/);
   });
 
+  it("bounds the index that sparse files ask for", () => {
+    const pax = { "GNU.sparse.size": String(2 ** 29), "GNU.sparse.map": "512,512" };
+    const files = Array.from({ length: 5 }, (_, i): TarItem => ({ path: `s${i}`, data: "x".repeat(512), pax }));
+    refuses(files, "limit", /tar entry "s4": sparse files need more than 4194304 chunks/);
+  });
+
   it("is as deep as the limit", () => {
     const deep = (depth: number): TarItem => ({ path: "d/".repeat(depth), type: "directory" });
     assert.equal(Object.keys(shapeOf([deep(2000)])).length, 2001);
