@@ -3,6 +3,7 @@
 #include <unistd.h>
 #include <zlib.h>
 
+#include <algorithm>
 #include <cstring>
 #include <memory>
 #include <string>
@@ -95,7 +96,7 @@ class DecodeWorker final : public PromiseWorker {
     in_.end = ToU64(o.Get("end"), "end");
     in_.at_header = IsSet(o, "atHeader");
     in_.last = IsSet(o, "last");
-    in_.bits = static_cast<uint8_t>(ToU64(o.Get("bits"), "bits") & 0xff);
+    in_.bits = static_cast<uint8_t>(std::min<uint64_t>(ToU64(o.Get("bits"), "bits"), 255));  // the core refuses more than 7
     in_.out_size = ToU64(o.Get("outSizeBytes"), "outSizeBytes");
     in_.window = Window(o.Get("window"), &window_, "window");
     in_.next_window = Window(o.Get("nextWindow"), &next_window_, "nextWindow");

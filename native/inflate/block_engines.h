@@ -108,6 +108,7 @@ class IsalBlockEngine {
     size_t n = 0;
     const Status s = Call(Next(in), SIZE_MAX, out + *produced, out_size - *produced, &n);
     *produced += n;
+    block_output_ += *produced;
     if (!s.ok() || s_.block_state != ISAL_BLOCK_FINISH) return s;
     *event = armed_ && !final_ ? BlockEvent::kBoundary : BlockEvent::kEnded;
     restart_ = armed_ && !final_;
@@ -134,8 +135,12 @@ class IsalBlockEngine {
     n += unread_.size;
     std::copy_n(bytes, n, unread_bytes_);
     unread_ = Bytes{unread_bytes_, n};
-    isal_inflate_init(&s_);
-    if (window_size != 0) {
+    if (block_output_ == 0) {  // the history it keeps is still right; a flood of empty blocks must not cost a window each
+      s_.block_state = ISAL_BLOCK_NEW_HDR;
+    } else {
+      isal_inflate_init(&s_);
+    }
+    if (block_output_ != 0 && window_size != 0) {
       const uint8_t* window = source.Window() + (ISAL_DEF_HIST_SIZE - window_size);
       if (isal_inflate_set_dict(&s_, const_cast<uint8_t*>(window), static_cast<uint32_t>(window_size)) != 0)
         return Status{EIO, "internal", "ISA-L: refuses the window"};
@@ -172,6 +177,7 @@ class IsalBlockEngine {
     final_ = s_.bfinal != 0;
     s_.bfinal = 1;
     armed_ = true;
+    block_output_ = 0;
   }
 
   // Gives out what was decoded ahead, without new input.
@@ -202,6 +208,7 @@ class IsalBlockEngine {
   uint8_t unread_bytes_[16];  // in fact at most the eight of `read_in`: new input is taken only when there are none
   bool armed_ = false;     // `bfinal` is ours; the stream's own is in `final_`
   bool final_ = false;
+  uint64_t block_output_ = 0;  // since `armed_` was set
   bool restart_ = false;   // stopped by our `bfinal`
   bool boundary_ = false;  // a boundary was passed, its output is not yet all given out
 };

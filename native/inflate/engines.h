@@ -2,7 +2,8 @@
 #pragma once
 #include <zlib.h>
 
-#if __has_include(<isa-l/igzip_lib.h>)
+// OCIFS_NO_ISAL leaves ISA-L out where its header is present.
+#if __has_include(<isa-l/igzip_lib.h>) && !defined(OCIFS_NO_ISAL)
 #define OCIFS_HAVE_ISAL 1
 #include <isa-l/crc.h>
 #include <isa-l/igzip_lib.h>

@@ -1,10 +1,11 @@
 import assert from "node:assert/strict";
-import { open, readFile } from "node:fs/promises";
+import { open, readFile, writeFile } from "node:fs/promises";
 import { test } from "node:test";
-import { gunzipSync } from "node:zlib";
+import { gunzipSync, gzipSync } from "node:zlib";
+import { type Checkpoint, encodeZinfo, windowSizeBytes } from "../../src/gzip/zinfo.js";
 import { decodeSpan, zlibVersion } from "../../src/native/inflate.js";
 import { sharedFixture } from "../support/fixtures.js";
-import { decodeAll } from "../support/gzip.js";
+import { decodeAll, noise, prose, tempDir } from "../support/gzip.js";
 
 const fixture = (name: string) => sharedFixture(`erofs-utils-1.9.3/${name}`);
 const indexes = [
@@ -53,11 +54,49 @@ test("the zinfo of another blob is a mismatch, or corrupt, never other bytes", a
   }
 });
 
+test("a checkpoint at every member, as erofs-utils writes for eStargz: small and empty members, windows of rubbish", async () => {
+  await using dir = await tempDir();
+  const rubbish = new Uint8Array(windowSizeBytes).fill(0xaa);
+  const parts = [5000, 0, 70_000, 1, 0, 0, 33_000, 200, 0].map((size, i) => (i % 2 ? noise(size, i) : prose(size, i)));
+  const checkpoints: Checkpoint[] = [];
+  const members: Buffer[] = [];
+  let [compressed, out] = [0, 0];
+  for (const part of parts) {
+    const member = gzipSync(part);
+    checkpoints.push({ in: compressed + 10, out, bits: 0, window: rubbish });
+    members.push(member);
+    compressed += member.length;
+    out += part.length;
+  }
+  await writeFile(dir.file("blob"), Buffer.concat(members));
+  await writeFile(dir.file("zinfo"), encodeZinfo(checkpoints, 4 << 20));
+  const want = Buffer.concat(parts);
+  for (const zlib of [false, true]) {
+    for (const streamEnds of [false, true]) {
+      const options = { uncompressedSizeBytes: want.length, streamEnds, zlib };
+      assert.ok((await decodeAll(dir.file("blob"), dir.file("zinfo"), options)).equals(want));
+    }
+  }
+  // Each of these spans holds a whole member, so its CRC-32 tells of damage without any digest.
+  const bad = Buffer.concat(members);
+  const middle = Math.floor((members[0]?.length ?? 0) / 2);
+  bad[middle] = (bad[middle] ?? 0) ^ 1;
+  await writeFile(dir.file("blob"), bad);
+  for (const zlib of [false, true]) {
+    const options = { uncompressedSizeBytes: want.length, streamEnds: true, zlib };
+    await assert.rejects(decodeAll(dir.file("blob"), dir.file("zinfo"), options), {
+      name: "OcifsError",
+      code: /^(mismatch|corrupt)$/,
+    });
+  }
+});
+
 test("options that make no sense are usage errors", async () => {
   await using blob = await open(fixture("layer.tar.gz"), "r");
   const span = { fd: blob.fd, begin: 0, end: 1000, bits: 0, atHeader: true, outSizeBytes: 10, last: false };
   assert.equal((await decodeSpan(span)).length, 10);
   await assert.rejects(decodeSpan({ ...span, bits: 8, atHeader: false }), { code: "usage" });
+  await assert.rejects(decodeSpan({ ...span, bits: 256, atHeader: false }), { code: "usage" });
   await assert.rejects(decodeSpan({ ...span, begin: 1001 }), { code: "usage" });
   await assert.rejects(decodeSpan({ ...span, begin: -1 }), { code: "usage" });
   await assert.rejects(decodeSpan({ ...span, outSizeBytes: 0.5 }), { code: "usage" });
