@@ -1,8 +1,10 @@
 import { createHash, type Hash } from "node:crypto";
 import { type FileHandle, mkdir } from "node:fs/promises";
 import { isOcifsError, OcifsError, throwIfAborted } from "../base/errors.js";
+import { version } from "../base/version.js";
 import type { BlobSource } from "../blob/blob-source.js";
 import { writeTarindex } from "../erofs/tarindex-writer.js";
+import { openGzipRecorder } from "../native/inflate.js";
 import { algorithmOf, type Digest } from "../oci/digest.js";
 import { blockBytes } from "../tar/header.js";
 import { type TarEnd, TarWalker } from "../tar/walker.js";
@@ -10,10 +12,8 @@ import { BlobInput } from "./blob-input.js";
 import { digestOfFile, fromSystemError, type IndexPaths, indexPathsIn, PendingFiles } from "./files.js";
 import { inflateBlob } from "./inflate.js";
 import { type IndexedFile, type IndexManifest, indexFormatVersion, serializeIndexManifest } from "./manifest.js";
-import type { GzipRecorderFactory } from "./recorder.js";
 import { SpanHasher } from "./span-hasher.js";
 import { TarTree, type WhiteoutMode } from "./tar-tree.js";
-import { generator } from "./version.js";
 
 export interface IndexProgress {
   /** Of the blob, read so far. */
@@ -36,7 +36,6 @@ export interface CreateLayerIndexOptions {
   readonly whiteouts?: WhiteoutMode;
   readonly onProgress?: (progress: IndexProgress) => void;
   readonly signal?: AbortSignal;
-  readonly recorderFactory: GzipRecorderFactory;
 }
 
 export interface CreatedIndex {
@@ -82,7 +81,8 @@ async function create(options: CreateLayerIndexOptions): Promise<CreatedIndex> {
   try {
     read = await pass.run(input, () => files.create(paths.zinfoPath));
   } catch (error) {
-    if (!isOcifsError(error, "corrupt")) throw error;
+    // A gzip member whose checksum does not fit its data is a `mismatch` there, and damage all the same here.
+    if (!isOcifsError(error, "corrupt") && !isOcifsError(error, "mismatch")) throw error;
     throw await explainCorruption(input, error);
   }
   const { encoding, zinfo, blobTrailingBytes, end, diffId, spanDigests } = read;
@@ -97,7 +97,7 @@ async function create(options: CreateLayerIndexOptions): Promise<CreatedIndex> {
   const tarindex = await writeTarindexFile(tarindexFile, pass.finishTree(), end, diffId, signal);
   const manifest: IndexManifest = {
     version: indexFormatVersion,
-    generator,
+    generator: `ocifs ${version}`,
     blob: {
       digest,
       sizeBytes: source.sizeBytes,
@@ -138,7 +138,7 @@ async function explainCorruption(input: BlobInput, error: OcifsError): Promise<O
     if (isOcifsError(mismatch)) return new OcifsError(mismatch.code, mismatch.message, { cause: error });
     throw mismatch;
   }
-  return error;
+  return error.code === "corrupt" ? error : new OcifsError("corrupt", error.message, { cause: error });
 }
 
 interface LayerContent {
@@ -189,7 +189,7 @@ class LayerPass {
   }
 
   async #runGzip(first: Uint8Array, input: BlobInput, zinfo: FileHandle): Promise<LayerContent> {
-    const recorder = this.#options.recorderFactory({ zinfoFd: zinfo.fd, spanSizeBytes: this.spanSizeBytes });
+    const recorder = openGzipRecorder({ zinfoFd: zinfo.fd, spanSizeBytes: this.spanSizeBytes });
     try {
       await inflateBlob(first, input, recorder, (bytes) => this.#onTar(bytes, input));
       const result = recorder.finish();

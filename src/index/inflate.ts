@@ -1,7 +1,7 @@
 import { OcifsError } from "../base/errors.js";
 import { limits } from "../base/limits.js";
+import type { GzipRecorder } from "../native/inflate.js";
 import type { BlobInput } from "./blob-input.js";
-import type { GzipRecorder } from "./recorder.js";
 
 /** Bytes inflated at a time; two such buffers exist. */
 const outputBytes = 1 << 20;

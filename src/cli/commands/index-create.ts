@@ -2,7 +2,6 @@ import { resolve } from "node:path";
 import { CacheDirectory } from "../../cache/cache-directory.js";
 import { OpenSource } from "../../image/open-source.js";
 import { createLayerIndex } from "../../index/create.js";
-import { openGzipRecorder } from "../../native/inflate.js";
 import { defineCommand, jsonOption, type RegistryArguments, registryOptions } from "../command.js";
 import { Progress, printJson } from "../output.js";
 import { formatSize, parseSizeBytes } from "../units.js";
@@ -62,7 +61,6 @@ export const indexCreateCommand = defineCommand<Arguments>({
     const created = await createLayerIndex({
       source: layer.blob,
       output: { directory: resolve(directory) },
-      recorderFactory: openGzipRecorder,
       whiteouts: args.whiteouts,
       onProgress: ({ blobBytes }) => progress.update(blobBytes),
       signal,
