@@ -30,18 +30,21 @@ test("files", async (t) => {
     assert.ok(isKept);
   });
 
-  await t.test("S31: at and past the end there are 0 bytes, before the start EINVAL, in a directory EISDIR", async () => {
-    const read = (name: string, offset: string) => `os.pread(os.open(p('${name}'), 0), 10, ${offset})`;
-    assert.deepEqual(await sys.run(read("file", "0")), { bytes: "hello\n" });
-    assert.deepEqual(await sys.run(read("file", "4")), { bytes: "o\n" });
-    for (const offset of ["6", "7", "4096", "1 << 40", "(1 << 63) - 4097"]) {
-      assert.deepEqual(await sys.run(read("file", offset)), { bytes: "" }, offset);
-      assert.deepEqual(await sys.run(read("empty", offset)), { bytes: "" }, offset);
-    }
-    assert.deepEqual(await sys.run(read("empty", "0")), { bytes: "" });
-    assert.equal(await sys.errno(read("file", "-1")), "EINVAL");
-    assert.equal(await sys.errno(read("dir", "0")), "EISDIR");
-  });
+  await t.test(
+    "S31: at and past the end there are 0 bytes, before the start EINVAL, in a directory EISDIR",
+    async () => {
+      const read = (name: string, offset: string) => `os.pread(os.open(p('${name}'), 0), 10, ${offset})`;
+      assert.deepEqual(await sys.run(read("file", "0")), { bytes: "hello\n" });
+      assert.deepEqual(await sys.run(read("file", "4")), { bytes: "o\n" });
+      for (const offset of ["6", "7", "4096", "1 << 40", "(1 << 63) - 4097"]) {
+        assert.deepEqual(await sys.run(read("file", offset)), { bytes: "" }, offset);
+        assert.deepEqual(await sys.run(read("empty", offset)), { bytes: "" }, offset);
+      }
+      assert.deepEqual(await sys.run(read("empty", "0")), { bytes: "" });
+      assert.equal(await sys.errno(read("file", "-1")), "EINVAL");
+      assert.equal(await sys.errno(read("dir", "0")), "EISDIR");
+    },
+  );
 
   await t.test("S32: any range reads as the tar has it, by several readers at once", async () => {
     const reader = async (seed: number) => {
@@ -76,22 +79,28 @@ result = bytes(buffer[:size])
     assert.ok(tree.mounted.stats().reads > before);
   });
 
-  await t.test("S34: mmap gives the same bytes; shared and writable is EACCES, private writes stay private", async () => {
-    const map = (protection: string, flags: string) =>
-      `mmap.mmap(os.open(p('big'), 0), 0, flags=mmap.${flags}, prot=${protection})`;
-    for (const flags of ["MAP_SHARED", "MAP_PRIVATE"]) {
-      assert.deepEqual(await sys.run(`${map("mmap.PROT_READ", flags)}[700_000:700_500]`), latin1(big.subarray(700_000, 700_500)));
-    }
-    assert.equal(await sys.errno(map("mmap.PROT_READ | mmap.PROT_WRITE", "MAP_SHARED")), "EACCES");
-    const write = `
+  await t.test(
+    "S34: mmap gives the same bytes; shared and writable is EACCES, private writes stay private",
+    async () => {
+      const map = (protection: string, flags: string) =>
+        `mmap.mmap(os.open(p('big'), 0), 0, flags=mmap.${flags}, prot=${protection})`;
+      for (const flags of ["MAP_SHARED", "MAP_PRIVATE"]) {
+        assert.deepEqual(
+          await sys.run(`${map("mmap.PROT_READ", flags)}[700_000:700_500]`),
+          latin1(big.subarray(700_000, 700_500)),
+        );
+      }
+      assert.equal(await sys.errno(map("mmap.PROT_READ | mmap.PROT_WRITE", "MAP_SHARED")), "EACCES");
+      const write = `
 m = ${map("mmap.PROT_READ | mmap.PROT_WRITE", "MAP_PRIVATE")}
 m[:5] = b'other'
 result = [bytes(m[:8]), os.pread(os.open(p('big'), 0), 8, 0)]
 `;
-    const [mine, theirs] = await sys.run<[unknown, unknown]>(write);
-    assert.deepEqual(mine, latin1(Buffer.concat([Buffer.from("other"), big.subarray(5, 8)])));
-    assert.deepEqual(theirs, latin1(big.subarray(0, 8)));
-  });
+      const [mine, theirs] = await sys.run<[unknown, unknown]>(write);
+      assert.deepEqual(mine, latin1(Buffer.concat([Buffer.from("other"), big.subarray(5, 8)])));
+      assert.deepEqual(theirs, latin1(big.subarray(0, 8)));
+    },
+  );
 
   await t.test("S35: sendfile and splice give the same bytes", async () => {
     const code = `
@@ -109,7 +118,8 @@ result = [far.recv(sent), os.read(out, spliced), sent, spliced]
   await t.test("S36: copy_file_range into another file system is EXDEV, as of any two file systems", async () => {
     const code = "os.copy_file_range(os.open(p('file'), 0), os.memfd_create('copy'), 6)";
     assert.equal(await sys.errno(code), "EXDEV");
-    const copy = "import shutil, tempfile\nwith tempfile.NamedTemporaryFile() as f: result = open(shutil.copy(p('file'), f.name), 'rb').read()";
+    const copy =
+      "import shutil, tempfile\nwith tempfile.NamedTemporaryFile() as f: result = open(shutil.copy(p('file'), f.name), 'rb').read()";
     assert.deepEqual(await sys.run(copy), { bytes: "hello\n" });
   });
 
@@ -127,7 +137,10 @@ result = [far.recv(sent), os.read(out, spliced), sent, spliced]
   await t.test("S38: posix_fadvise(WILLNEED) fetches ahead", async () => {
     await using fresh = await MountedTree.mount(semanticsTar(), { spanBytes });
     await using other = await Syscalls.start(fresh.mountpoint);
-    assert.equal(await other.run("os.posix_fadvise(os.open(p('big'), 0), 8 << 20, 100_000, os.POSIX_FADV_WILLNEED)"), null);
+    assert.equal(
+      await other.run("os.posix_fadvise(os.open(p('big'), 0), 8 << 20, 100_000, os.POSIX_FADV_WILLNEED)"),
+      null,
+    );
     await fresh.missed(1);
     assert.ok((fresh.misses[0]?.first ?? 0) >= (8 << 20) / spanBytes);
   });

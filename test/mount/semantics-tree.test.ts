@@ -98,23 +98,26 @@ test("names, attributes and directories", async (t) => {
     assert.equal(await sys.run("os.stat(p('empty')).st_blocks"), 0);
   });
 
-  await t.test("S8: inode numbers are the index's, stay the same in the next mount, and are those of readdir", async () => {
-    const all = `
+  await t.test(
+    "S8: inode numbers are the index's, stay the same in the next mount, and are those of readdir",
+    async () => {
+      const all = `
 result = {}
 for directory, names, files in os.walk(mnt):
     for entry in os.scandir(directory):
         result[os.fsdecode(entry.path[len(mnt):])] = [entry.inode(), entry.stat(follow_symlinks=False).st_ino]
 `;
-    const inodes = await sys.run<Record<string, [number, number]>>(all);
-    assert.ok(Object.keys(inodes).length > manyCount);
-    for (const [path, [fromReaddir, fromStat]] of Object.entries(inodes)) assert.equal(fromReaddir, fromStat, path);
-    const numbers = Object.entries(inodes).map(([path, [ino]]) => (path === "/hard" ? 0 : ino));
-    assert.equal(new Set(numbers).size, numbers.length);
-    assert.deepEqual(inodes["/hard"], inodes["/file"]);
-    await using again = await MountedTree.mount(semanticsTar(), { spanBytes });
-    await using other = await Syscalls.start(again.mountpoint);
-    assert.deepEqual(await other.run(all), inodes);
-  });
+      const inodes = await sys.run<Record<string, [number, number]>>(all);
+      assert.ok(Object.keys(inodes).length > manyCount);
+      for (const [path, [fromReaddir, fromStat]] of Object.entries(inodes)) assert.equal(fromReaddir, fromStat, path);
+      const numbers = Object.entries(inodes).map(([path, [ino]]) => (path === "/hard" ? 0 : ino));
+      assert.equal(new Set(numbers).size, numbers.length);
+      assert.deepEqual(inodes["/hard"], inodes["/file"]);
+      await using again = await MountedTree.mount(semanticsTar(), { spanBytes });
+      await using other = await Syscalls.start(again.mountpoint);
+      assert.deepEqual(await other.run(all), inodes);
+    },
+  );
 
   await t.test("S9: st_nlink counts names of files, and of directories the entries that lead there", async () => {
     assert.equal(await sys.run("os.stat(p('file')).st_nlink"), 2);
@@ -219,14 +222,17 @@ result = [first, second, again, start]
     assert.deepEqual(await sys.run("os.listxattr(p('file'))"), []);
   });
 
-  await t.test("S18: xattr errors: ENODATA for a missing one, ERANGE for a buffer or name of the wrong size", async () => {
-    const buffer = (size: number) => `ctypes.create_string_buffer(${size}), ${size}`;
-    assert.equal(await sys.errno("os.getxattr(p('attrs'), 'user.none')"), "ENODATA");
-    assert.equal(await sys.errno("os.getxattr(p('file'), 'nosuch.namespace')"), "ENODATA");
-    assert.equal(await sys.errno(`check(libc.getxattr(p('attrs'), b'user.big', ${buffer(1499)}))`), "ERANGE");
-    assert.equal(await sys.errno(`check(libc.listxattr(p('attrs'), ${buffer(71)}))`), "ERANGE");
-    assert.equal(await sys.errno("os.getxattr(p('attrs'), 'user.' + 'x' * 251)"), "ERANGE");
-  });
+  await t.test(
+    "S18: xattr errors: ENODATA for a missing one, ERANGE for a buffer or name of the wrong size",
+    async () => {
+      const buffer = (size: number) => `ctypes.create_string_buffer(${size}), ${size}`;
+      assert.equal(await sys.errno("os.getxattr(p('attrs'), 'user.none')"), "ENODATA");
+      assert.equal(await sys.errno("os.getxattr(p('file'), 'nosuch.namespace')"), "ENODATA");
+      assert.equal(await sys.errno(`check(libc.getxattr(p('attrs'), b'user.big', ${buffer(1499)}))`), "ERANGE");
+      assert.equal(await sys.errno(`check(libc.listxattr(p('attrs'), ${buffer(71)}))`), "ERANGE");
+      assert.equal(await sys.errno("os.getxattr(p('attrs'), 'user.' + 'x' * 251)"), "ERANGE");
+    },
+  );
 
   await t.test("S19: trusted.* is for root", async () => {
     const names = "os.listxattr(p('attrs'))";
@@ -245,9 +251,8 @@ result = [first, second, again, start]
   });
 
   await t.test("S21: statfs describes a full, read-only file system", async () => {
-    const [bsize, frsize, blocks, bfree, bavail, files, ffree, favail, flags = 0, namemax] = await sys.run<number[]>(
-      "list(os.statvfs(mnt))",
-    );
+    const [bsize, frsize, blocks, bfree, bavail, files, ffree, favail, flags = 0, namemax] =
+      await sys.run<number[]>("list(os.statvfs(mnt))");
     assert.deepEqual([bsize, frsize, bfree, bavail, ffree, favail, namemax], [4096, 4096, 0, 0, 0, 0, 255]);
     assert.equal(flags & 1, 1);
     const { inodeCount, sizeBytes, devices } = tree.image.info();
@@ -259,11 +264,14 @@ result = [first, second, again, start]
 
   await t.test("S22: device nodes are devices", async () => {
     const rdev = (name: string) => sys.run(`[os.major(d := os.lstat(p('${name}')).st_rdev), os.minor(d)]`);
-    assert.deepEqual([await rdev("null"), await rdev("wide"), await rdev("disk")], [
-      [1, 3],
-      [300, 70_000],
-      [7, 200],
-    ]);
+    assert.deepEqual(
+      [await rdev("null"), await rdev("wide"), await rdev("disk")],
+      [
+        [1, 3],
+        [300, 70_000],
+        [7, 200],
+      ],
+    );
     assert.deepEqual(await sys.run("open(p('null'), 'rb').read(1)"), { bytes: "" });
     assert.equal(await sys.errno("os.open(p('wide'), 0)"), "ENXIO");
   });
@@ -296,7 +304,8 @@ result = os.read(reader, 100)
     const [leaf, sub, root] = await sys.run<[number, number[]][]>(handles);
     await using again = await MountedTree.mount(semanticsTar(), { spanBytes });
     await using other = await Syscalls.start(again.mountpoint);
-    const opened = (handle: unknown) => `open_by_handle(${JSON.stringify(handle).slice(1, -1).replace("[", "bytes([")}))`;
+    const opened = (handle: unknown) =>
+      `open_by_handle(${JSON.stringify(handle).slice(1, -1).replace("[", "bytes([")}))`;
     assert.equal(await other.run(`os.fstat(${opened(leaf)}).st_size`), 5000);
     assert.equal(await other.run(`os.readlink('/proc/self/fd/%d' % ${opened(sub)})`), `${again.mountpoint}/dir/sub`);
     assert.equal(await other.run(`os.readlink('/proc/self/fd/%d' % ${opened(root)})`), again.mountpoint);

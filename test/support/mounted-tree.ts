@@ -64,6 +64,8 @@ export class MountedTree implements AsyncDisposable {
       readonly patchIndex?: (path: string) => Promise<void>;
       /** Takes this index instead of one made here. */
       readonly index?: Uint8Array;
+      /** Mounts there instead of on a directory of its own. */
+      readonly at?: string;
     } = {},
   ): Promise<MountedTree> {
     const cleanup = new Cleanup();
@@ -91,8 +93,8 @@ export class MountedTree implements AsyncDisposable {
         memoryBytes: 256 << 20,
       });
       cleanup.defer(() => store.close());
-      const mountpoint = join(directory, "mnt");
-      await mkdir(mountpoint);
+      const mountpoint = options.at ?? join(directory, "mnt");
+      if (options.at === undefined) await mkdir(mountpoint);
       let tree: MountedTree | undefined;
       const mounted = await mountWithFuse({
         mountpoint,
