@@ -64,6 +64,7 @@ Status Produce(SpanStore& store, const FillInput& in, const inflate::Sink& sink)
   return inflate::DecodeSpan(si, sink);
 }
 
+// Writes the span to `target`, which BeginSpan gave; ends with a commit or an abort.
 Status FillTo(SpanStore& store, const FillInput& in, Target target) {
   Sha256 sha;
   uint64_t at = 0;
@@ -89,12 +90,18 @@ Status FillTo(SpanStore& store, const FillInput& in, Target target) {
 
 Status FillSpan(SpanStore& store, const FillInput& in, std::string* degraded) {
   if (in.span >= store.span_count()) return Status::Usage("span number out of range");
-  const Target target = store.BeginSpan();
+  if (in.discard) return FillTo(store, in, Target::kMemory);
+  Target target;
+  if (Status s = store.BeginSpan(in.span, &target); !s.ok()) return s;
+  if (target == Target::kNone) {  // another process was faster; it woke nobody here
+    store.Wake({in.span, in.span});
+    return Status::Ok();
+  }
   Status s = FillTo(store, in, target);
   if (target == Target::kData && (s.err == ENOSPC || s.err == EDQUOT || s.err == EROFS || s.err == EFBIG)) {
     *degraded = s.message;
     store.DisableDisk();
-    s = FillTo(store, in, Target::kMemory);
+    if (s = store.BeginSpan(in.span, &target); s.ok() && target != Target::kNone) s = FillTo(store, in, target);
   }
   return s;
 }
@@ -117,6 +124,8 @@ Status CheckSuspect(SpanStore& store, uint64_t span, const std::optional<std::ar
     *good = sha.Final() == *digest;
   }
   store.SettleSuspect(span, *good);
+  // Not when it was evicted meanwhile.
+  *good = store.present(span);
   return Status::Ok();
 }
 
