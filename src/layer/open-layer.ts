@@ -112,8 +112,9 @@ export class OpenLayer implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closing.abort();
-    await this.#fetcher[Symbol.asyncDispose]();
+    // In this order: decoders read from the fetcher's files.
     await this.spans[Symbol.asyncDispose]();
+    await this.#fetcher[Symbol.asyncDispose]();
     await this.#checking;
     try {
       await this.store.flushClean();
@@ -158,7 +159,7 @@ export class OpenLayer implements AsyncDisposable {
       this.spans.refuse(error);
       file.discard({ begin: 0, end: file.sizeBytes });
       const { spans } = this.store.stats();
-      if (spans > 0) this.store.evict(0, spans - 1);
+      if (spans > 0) await this.store.evict(0, spans - 1);
     } catch (error) {
       this.#problem = `the blob's digest could not be checked: ${messageOf(error)}`;
       this.#log.error(this.#problem, { digest: this.source.digest });

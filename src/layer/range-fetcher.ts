@@ -8,6 +8,10 @@ import { fetchSizes } from "./fetch-sizes.js";
 /** Between two looks at a range that another process is fetching. */
 const OTHER_PROCESS_POLL_MS = 20;
 
+/** Bytes that were written and are missing again this often: the file system does not keep them, or others want the memory. */
+const MAX_TRIES_DISK = 4;
+const MAX_TRIES = 16;
+
 /** Compressed bytes that are there and stay until `release` is called. */
 export interface Lease {
   readonly fd: number;
@@ -108,12 +112,21 @@ export class RangeFetcher implements AsyncDisposable {
    */
   async need(range: ByteRange, options: { growTo?: number; signal?: AbortSignal | undefined } = {}): Promise<Lease> {
     const wanted = alignToBlocks(range, this.#source.sizeBytes);
-    for (;;) {
+    for (let tries = 0; ; tries++) {
       throwIfAborted(options.signal, "fetch");
       this.#throwIfClosed();
       const lease = this.#lease(wanted);
       if (lease) return lease;
+      if (tries >= MAX_TRIES_DISK && this.#disk && !this.#diskFailed) {
+        this.#degrade(new OcifsError("io", "cache file: bytes that were written to it are missing again"));
+      }
       const file = this.#disk && !this.#diskFailed ? this.#disk : this.#openMemory();
+      if (!file.onDisk && (wanted.end - wanted.begin > fetchSizes.memoryBytes || tries >= MAX_TRIES)) {
+        throw new OcifsError(
+          "limit",
+          `${this.#source.description}: ${wanted.end - wanted.begin} bytes are wanted at once and there is no disk cache; memory for ${fetchSizes.memoryBytes} is not enough`,
+        );
+      }
       this.#startTransfers(file, wanted, Math.max(wanted.end, options.growTo ?? 0));
       const overlapping = [...this.#transfers].filter((t) => t.range.begin < wanted.end && t.range.end > wanted.begin);
       // A rejection of any of them must be handled, also when another one rejected first.
@@ -121,9 +134,10 @@ export class RangeFetcher implements AsyncDisposable {
     }
   }
 
-  /** Forgets the blocks of `range` in the file on disk, because they turned out to be wrong. */
+  /** Forgets the blocks of `range`, because they turned out to be wrong. */
   discard(range: ByteRange): void {
     this.#disk?.discard(range);
+    this.#memory?.discard(range);
     this.#completeReported = false;
   }
 
@@ -153,7 +167,8 @@ export class RangeFetcher implements AsyncDisposable {
   }
 
   #startTransfers(file: CompressedFile, wanted: ByteRange, growTo: number): void {
-    const flying = [...this.#transfers].map((t) => t.range);
+    // What a transfer has written already may have been discarded since; it does not come again.
+    const flying = [...this.#transfers].map((t) => ({ begin: t.frontier, end: t.range.end }));
     if (!this.#source.rangesSupported && file.onDisk) {
       // The server sends everything from the start anyway: one pass from the first hole keeps all of it.
       const end = this.#source.sizeBytes;

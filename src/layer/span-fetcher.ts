@@ -1,9 +1,13 @@
+import { setTimeout as delay } from "node:timers/promises";
 import { isOcifsError, OcifsError, throwIfAborted } from "../base/errors.js";
 import { SPAN_SUSPECT, type SpanStore } from "../native/layer.js";
 import { fetchSizes } from "./fetch-sizes.js";
 import type { RangeFetcher } from "./range-fetcher.js";
 import { SequentialReaders } from "./sequential-readers.js";
 import type { SpanTable } from "./span-table.js";
+
+/** Between two tries to write a span that is being evicted, or that finds the memory full of others. */
+const BUSY_POLL_MS = 20;
 
 export interface SpanFetcherOptions {
   readonly table: SpanTable;
@@ -113,6 +117,7 @@ export class SpanFetcher implements AsyncDisposable {
     try {
       await this.#fill(span);
     } catch (error) {
+      if (error === this.#refusal) throw error;
       if (!isOcifsError(error, "corrupt") && !isOcifsError(error, "mismatch")) throw error;
       // What lies in the cache may have been damaged there; bytes fresh from the source decide.
       this.#o.onRefetch(span, error.message);
@@ -133,10 +138,21 @@ export class SpanFetcher implements AsyncDisposable {
   }
 
   async #decode(span: number, discard: boolean): Promise<void> {
+    const { signal } = this.#closing;
+    while (!(await this.#tryDecode(span, discard))) {
+      await delay(BUSY_POLL_MS, undefined, { signal }).catch(() => throwIfAborted(signal, "read"));
+    }
+  }
+
+  /** False when somebody is at the span, or it was evicted meanwhile. */
+  async #tryDecode(span: number, discard: boolean): Promise<boolean> {
     const { store, table, fetcher } = this.#o;
     const range = table.compressedRange(span);
+    if (this.#refusal) throw this.#refusal;
     const lease = await fetcher.need(range, { signal: this.#closing.signal });
     try {
+      // It may have come while the bytes did; nothing of such a blob must be written any more.
+      if (this.#refusal) throw this.#refusal;
       const degraded = await store.fill({
         span,
         gzip: table.encoding === "gzip",
@@ -147,6 +163,10 @@ export class SpanFetcher implements AsyncDisposable {
         discard,
       });
       if (degraded !== undefined) this.#o.onDegraded(degraded);
+      return true;
+    } catch (error) {
+      if (isOcifsError(error, "busy")) return false;
+      throw error;
     } finally {
       lease.release();
     }
