@@ -10,7 +10,6 @@ import { mountWithFuse } from "../../src/drivers/fuse.js";
 import { createLayerIndex } from "../../src/index/create.js";
 import { TarSpanTable } from "../../src/layer/tar-span-table.js";
 import { ErofsImage } from "../../src/native/erofs.js";
-import { openGzipRecorder } from "../../src/native/inflate.js";
 import { SpanStore } from "../../src/native/layer.js";
 import { memoryBlob } from "./blob-sources.js";
 
@@ -172,7 +171,6 @@ async function placeIndex(directory: string, tar: Uint8Array, index: Uint8Array 
   const created = await createLayerIndex({
     source: memoryBlob(tar),
     output: { directory },
-    recorderFactory: openGzipRecorder,
   });
   return created.tarindexPath;
 }
