@@ -2,10 +2,11 @@
  * A mount by the package fuse-native with the simplest handlers that answer at all: nothing is looked up on disk, nothing is
  * checked. Prints "ready"; unmounts at SIGTERM.
  *
- *   fuse-native-server.js MOUNTPOINT file PATH     one file "/file" with the bytes of PATH, held in memory
+ *   fuse-native-server.js MOUNTPOINT memory PATH   one file "/file" with the bytes of PATH, held in memory
+ *   fuse-native-server.js MOUNTPOINT file PATH     the same, each read passed on to PATH by fs.read
  *   fuse-native-server.js MOUNTPOINT tree LISTING  empty contents; LISTING is JSON: [path, mode, size][]
  */
-import { readFileSync } from "node:fs";
+import { read as fsRead, openSync, readFileSync, statSync } from "node:fs";
 import { createRequire } from "node:module";
 import { basename, dirname } from "node:path";
 
@@ -38,6 +39,7 @@ interface FuseNative {
 type FuseNativeClass = new (mountpoint: string, handlers: Handlers, options: object) => FuseNative;
 
 const ENOENT = -2;
+const EIO = -5;
 const time = new Date(0);
 const [mountpoint = "", kind = "", source = ""] = process.argv.slice(2);
 
@@ -53,15 +55,23 @@ function add(path: string, mode: number, size: number): void {
 }
 
 let content = Buffer.alloc(0);
-if (kind === "file") {
-  content = readFileSync(source);
-  add("/", 0o040755, 0);
-  add("/file", 0o100644, content.length);
-} else {
+if (kind === "tree") {
   for (const [path, mode, size] of JSON.parse(readFileSync(source, "utf8")) as [string, number, number][]) {
     add(path, mode, size);
   }
+} else {
+  add("/", 0o040755, 0);
+  add("/file", 0o100644, statSync(source).size);
+  if (kind === "memory") content = readFileSync(source);
 }
+
+const sourceFd = kind === "file" ? openSync(source, "r") : -1;
+const read: Handlers["read"] =
+  kind === "file"
+    ? (_path, _fd, buffer, length, position, callback) =>
+        fsRead(sourceFd, buffer, 0, length, position, (error, count) => callback(error === null ? count : EIO))
+    : (_path, _fd, buffer, length, position, callback) =>
+        callback(content.copy(buffer, 0, position, position + length));
 
 const Fuse = createRequire(import.meta.url)("fuse-native") as FuseNativeClass;
 const fuse = new Fuse(
@@ -74,8 +84,7 @@ const fuse = new Fuse(
       else callback(0, stat);
     },
     open: (_path, _flags, callback) => callback(0, 1),
-    read: (_path, _fd, buffer, length, position, callback) =>
-      callback(content.copy(buffer, 0, position, position + length)),
+    read,
   },
   {},
 );

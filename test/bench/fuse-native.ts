@@ -11,7 +11,11 @@ export interface FuseNativeMount extends AsyncDisposable {
 }
 
 /** Mounts with the package fuse-native in a process of its own; see fuse-native-server.ts for the arguments. */
-export async function mountFuseNative(bench: Bench, kind: "file" | "tree", source: string): Promise<FuseNativeMount> {
+export async function mountFuseNative(
+  bench: Bench,
+  kind: "memory" | "file" | "tree",
+  source: string,
+): Promise<FuseNativeMount> {
   const directory = await bench.mountpoint();
   const server = await startProcess(process.execPath, [program, directory, kind, source], /^ready$/);
   return {

@@ -122,9 +122,10 @@ async function readKept(path: string): Promise<LayerFile | undefined> {
     throw error;
   }
   const kept = JSON.parse(text) as LayerFile & { version: number };
-  if (kept.version !== version) return undefined;
-  const found = await digestOf(path);
-  return found.digest === kept.digest ? { path, diffId: kept.diffId, ...found } : undefined;
+  const { digest, diffId, sizeBytes } = kept;
+  // A damaged file of the right size shows when it is pushed or indexed: both check digests.
+  if (kept.version !== version || (await stat(path)).size !== sizeBytes) return undefined;
+  return { path, digest, diffId, sizeBytes };
 }
 
 async function digestOf(path: string): Promise<{ digest: Digest; sizeBytes: number }> {

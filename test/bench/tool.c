@@ -1,7 +1,8 @@
 /* What the benchmarks need below Node: readers that cost little themselves, and the peak memory of a child.
  *
  *   tool seq FILE OFFSET LENGTH [hash]              reads a range in 128 KiB steps, as cat(1) does
- *   tool random FILE COUNT THREADS SEED MODE [hash] reads COUNT different blocks of 4 KiB; MODE is buffered or direct
+ *   tool random FILE COUNT THREADS SEED MODE [hash] reads COUNT different blocks of 4 KiB; MODE is buffered,
+ *                                                   advised (the same with POSIX_FADV_RANDOM: no readahead) or direct (O_DIRECT)
  *   tool run PROGRAM [ARG...]                       runs it with its own standard streams; result goes to descriptor 3
  *
  * Prints one JSON object. The hash depends on offsets and bytes, not on order or threads. Exits 1 with a sentence on any error.
@@ -112,8 +113,8 @@ static void *run_job(void *argument) {
 }
 
 static int run_random(const char *path, uint64_t count, uint64_t threads, uint64_t seed, const char *mode, int hash) {
-  int direct = strcmp(mode, "direct") == 0;
-  if ((!direct && strcmp(mode, "buffered") != 0) || threads < 1 || threads > kThreadsMax) {
+  int direct = strcmp(mode, "direct") == 0, advised = strcmp(mode, "advised") == 0;
+  if ((!direct && !advised && strcmp(mode, "buffered") != 0) || threads < 1 || threads > kThreadsMax) {
     fprintf(stderr, "tool: bad mode or number of threads\n");
     return 2;
   }
@@ -138,6 +139,7 @@ static int run_random(const char *path, uint64_t count, uint64_t threads, uint64
   }
   /* Nor because of an earlier one. */
   if (posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED)) die("forget the pages of", path);
+  if (advised && posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM)) die("advise on", path);
   struct job jobs[kThreadsMax];
   pthread_t ids[kThreadsMax];
   uint64_t begin = now_ns(), sum = 0;

@@ -21,6 +21,7 @@ async function measureLayer(bench: Bench, name: LayerName, source: "file" | "reg
   const { path, diffId } = await bench.layer(name);
   const image = source === "file" ? `file:${path}` : await bench.reference(name);
   const times = new Pairs();
+  const cpu = new Pairs();
   const memory = new Pairs();
   for (let i = 0; i < bench.repeats; i++) {
     bench.say(`index of ${name} from a ${source}, ${i + 1} of ${bench.repeats}`);
@@ -32,6 +33,7 @@ async function measureLayer(bench: Bench, name: LayerName, source: "file" | "reg
       throw new Error(`index of ${name}: ${entryCount} entries, tar counts ${reference.stdout.trim()}`);
     }
     times.add(ours.ns / 1e6, reference.ns / 1e6);
+    cpu.add(ours.cpuNs / 1e6, reference.cpuNs / 1e6);
     const bare = await bench.measure(process.execPath, ["-e", "0"]);
     memory.add(ours.peakRssBytes / MiB, bare.peakRssBytes / MiB);
   }
@@ -45,6 +47,13 @@ async function measureLayer(bench: Bench, name: LayerName, source: "file" | "reg
       { workload, name: what, unit: "ms", command, referenceName: "gunzip -c | tar tf -" },
       { text: "≥ 1.00 ×", isMet: (ratio) => ratio.median >= 1 },
     ),
+    cpu.toFigure("time", {
+      workload,
+      name: `${what}, processor time`,
+      unit: "ms",
+      command: `wait4(2) of ${command}`,
+      referenceName: "gunzip -c | tar tf -",
+    }),
     memory.toFigure(
       "size",
       {
