@@ -47,6 +47,7 @@ export class OpenLayer implements AsyncDisposable {
   readonly #log: Log;
   readonly #closing = new AbortController();
   #checking: Promise<void> | undefined;
+  #closed: Promise<void> | undefined;
   #problem: string | undefined;
 
   private constructor(o: OpenLayerOptions, store: SpanStore, compressed: CompressedFile | undefined) {
@@ -110,7 +111,13 @@ export class OpenLayer implements AsyncDisposable {
     };
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
+  [Symbol.asyncDispose](): Promise<void> {
+    // Once: a descriptor that is closed twice may be somebody else's by then.
+    this.#closed ??= this.#close();
+    return this.#closed;
+  }
+
+  async #close(): Promise<void> {
     this.#closing.abort();
     // In this order: decoders read from the fetcher's files.
     await this.spans[Symbol.asyncDispose]();

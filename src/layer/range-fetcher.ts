@@ -121,12 +121,7 @@ export class RangeFetcher implements AsyncDisposable {
         this.#degrade(new OcifsError("io", "cache file: bytes that were written to it are missing again"));
       }
       const file = this.#disk && !this.#diskFailed ? this.#disk : this.#openMemory();
-      if (!file.onDisk && (wanted.end - wanted.begin > fetchSizes.memoryBytes || tries >= MAX_TRIES)) {
-        throw new OcifsError(
-          "limit",
-          `${this.#source.description}: ${wanted.end - wanted.begin} bytes are wanted at once and there is no disk cache; memory for ${fetchSizes.memoryBytes} is not enough`,
-        );
-      }
+      if (!file.onDisk) this.#checkMemory(wanted, tries);
       this.#startTransfers(file, wanted, Math.max(wanted.end, options.growTo ?? 0));
       const overlapping = [...this.#transfers].filter((t) => t.range.begin < wanted.end && t.range.end > wanted.begin);
       // A rejection of any of them must be handled, also when another one rejected first.
@@ -250,6 +245,22 @@ export class RangeFetcher implements AsyncDisposable {
     if (this.#diskFailed) return;
     this.#diskFailed = true;
     this.#events.onDegraded(error instanceof Error ? error.message : String(error));
+  }
+
+  #checkMemory(wanted: ByteRange, tries: number): void {
+    const bytes = wanted.end - wanted.begin;
+    if (bytes > fetchSizes.memoryBytes) {
+      throw new OcifsError(
+        "limit",
+        `${this.#source.description}: ${bytes} bytes are wanted at once and there is no disk cache; the limit of memory is ${fetchSizes.memoryBytes}`,
+      );
+    }
+    if (tries >= MAX_TRIES) {
+      throw new OcifsError(
+        "io",
+        `${this.#source.description}: bytes ${wanted.begin} to ${wanted.end} were given up ${tries} times before they could be read; give the cache a disk with space`,
+      );
+    }
   }
 
   #openMemory(): CompressedFile {
