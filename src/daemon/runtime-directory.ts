@@ -21,3 +21,8 @@ export async function openRuntimeDirectory(): Promise<string> {
   }
   return path;
 }
+
+/** The log of a background daemon that was given no other place for it; Node's own last words at a crash go there too. */
+export function daemonLogPath(directory: string, pid: number): string {
+  return join(directory, `${pid}.log`);
+}
