@@ -105,10 +105,8 @@ result = in_child(read)
   await t.test("S64: bytes that cannot be had are EIO; the next read asks again", async () => {
     await using here = await start();
     const { tree, sys } = here;
-    for (const policy of ["EIO", "ETIMEDOUT"] as const) {
-      tree.policy = policy;
-      assert.equal(await sys.errno(readBig), policy);
-    }
+    tree.policy = "EIO";
+    for (let tries = 0; tries < 3; tries++) assert.equal(await sys.errno(readBig), "EIO");
     assert.ok(tree.mounted.stats().errors > 0);
     tree.policy = "fill";
     assert.deepEqual(await sys.run(readBig), wanted);

@@ -13,10 +13,12 @@ function numbersIn(text: string, pattern: RegExp): string[] {
 
 test("every line of SEMANTICS.md has one test of its number, and every such test a line", async () => {
   const lines = numbersIn(await readFile(join(repositoryRoot, "docs", "SEMANTICS.md"), "utf8"), lineNumber);
-  const directory = join(repositoryRoot, "test", "mount");
   const tests: string[] = [];
-  for (const name of await readdir(directory)) {
-    tests.push(...numbersIn(await readFile(join(directory, name), "utf8"), testNumber));
+  for (const part of ["mount", "integration"]) {
+    const directory = join(repositoryRoot, "test", part);
+    for (const name of await readdir(directory)) {
+      tests.push(...numbersIn(await readFile(join(directory, name), "utf8"), testNumber));
+    }
   }
   assert.ok(lines.length > 50);
   assert.equal(new Set(lines).size, lines.length, "a number stands on one line only");

@@ -30,8 +30,8 @@ export interface Miss {
   readonly last: number;
 }
 
-/** What happens to a read whose spans are missing: they come, it waits, or it fails. */
-export type MissPolicy = "fill" | "hold" | keyof typeof constants.errno;
+/** What happens to a read whose spans are missing: they come, it waits, or it fails with EIO, as the daemon does it. */
+export type MissPolicy = "fill" | "hold" | "EIO";
 
 /**
  * A tar mounted through the `fuse` driver by this very process, without registry, network or cache: the test decides when
@@ -144,7 +144,7 @@ export class MountedTree implements AsyncDisposable {
     for (const wake of this.#waiting) wake();
     this.#waiting.clear();
     if (this.policy === "fill") void this.fill(miss.first, miss.last);
-    else if (this.policy !== "hold") this.store.fail(miss.first, miss.last, constants.errno[this.policy]);
+    else if (this.policy !== "hold") this.store.fail(miss.first, miss.last, constants.errno.EIO);
   }
 
   async #fillSpan(span: number): Promise<void> {
