@@ -10,6 +10,7 @@ import { mountExitCode, mountExitCodes } from "./exit-codes.js";
 import { describeError } from "./frame.js";
 import { detectCaller } from "./mount-caller.js";
 import { formatMountHelp, type MountRequest, parseMountCommand } from "./mount-grammar.js";
+import { refuseUnsupportedOptions } from "./unsupported-options.js";
 
 /** A password is a line; a file of more than this was named by mistake. */
 const PASSWORD_FILE_BYTES = 64 << 10;
@@ -25,6 +26,7 @@ async function main(argv: readonly string[], signal: AbortSignal): Promise<void>
     return;
   }
   const { request } = command;
+  refuseUnsupportedOptions(request.options);
   const config = await toMountConfig(request, await findMountpoint(request.mountpoint));
   if (request.verbose && request.toleratedWords.length > 0) {
     process.stderr.write(`mount.ocifs: passed over: ${request.toleratedWords.join(", ")}\n`);
@@ -32,8 +34,10 @@ async function main(argv: readonly string[], signal: AbortSignal): Promise<void>
   if (request.fake) return;
   if (request.options.foreground) {
     const { runMount } = await import("../daemon/daemon.js");
-    await runMount(config, ({ driver }) =>
-      process.stderr.write(`mount.ocifs: ${config.mountpoint} is ready (${driver})\n`),
+    await runMount(
+      config,
+      ({ driver }) => process.stderr.write(`mount.ocifs: ${config.mountpoint} is ready (${driver})\n`),
+      { foreground: true },
     );
     return;
   }

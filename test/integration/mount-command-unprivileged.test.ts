@@ -20,7 +20,8 @@ async function setStage(t: TestContext): Promise<{
   const sandbox = await MountSandbox.open(t);
   const layer = await makeSampleLayer(sandbox.directory);
   await chmod(layer.blobPath, 0o644);
-  for (const file of [layer.tarindex, layer.zinfo, layer.tarindex.replace(/tarindex$/, "json")]) await chmod(file, 0o644);
+  for (const file of [layer.tarindex, layer.zinfo, layer.tarindex.replace(/tarindex$/, "json")])
+    await chmod(file, 0o644);
   const [node, program] = programLine("mount.ocifs");
   const checkout = join(program, "../../../..");
   const run = async (script: string, fuseConf = "") => {
@@ -38,7 +39,15 @@ INDEX='${layer.words.join(",")}'; BLOB='file:${layer.blobPath}'
 mkdir -p mnt
 ${script}`;
     const become = `exec setpriv --reuid ${user} --regid ${user} --clear-groups env -i "PATH=$PATH" "HOME=$DIR/home" "DIR=$DIR"`;
-    const command = ["unshare", "--mount", "bash", "--norc", "-euc", `${prepare}\n${become} LC_ALL=C bash --norc -euc "$0"`, inner];
+    const command = [
+      "unshare",
+      "--mount",
+      "bash",
+      "--norc",
+      "-euc",
+      `${prepare}\n${become} LC_ALL=C bash --norc -euc "$0"`,
+      inner,
+    ];
     return await runCommand(command, { env: { DIR: sandbox.directory } });
   };
   return { sandbox, layer, run };
@@ -61,9 +70,15 @@ tail --pid="$pid" -s 0.1 -f /dev/null
 ls run/ocifs | wc -l`);
   assert.deepEqual([done.status, done.stderr], [0, ""], done.stdout);
   const [hello, ours = "", theirs, found, drivers, cache, runtime, left, sockets] = done.stdout.split("\n");
-  assert.deepEqual([hello, drivers, cache, runtime, left, sockets], ["hello ", "1", ".cache/ocifs/blobs", "run/ocifs", "0", "0"]);
+  assert.deepEqual(
+    [hello, drivers, cache, runtime, left, sockets],
+    ["hello ", "1", ".cache/ocifs/blobs", "run/ocifs", "0", "0"],
+  );
   assert.equal(ours.slice(0, 64), theirs);
-  assert.match(found ?? "", /^fuse\.ocifs file:\/.*layer\.tar\.gz ro,nosuid,nodev,relatime,user_id=65534,group_id=65534,default_permissions$/);
+  assert.match(
+    found ?? "",
+    /^fuse\.ocifs file:\/.*layer\.tar\.gz ro,nosuid,nodev,relatime,user_id=65534,group_id=65534,default_permissions$/,
+  );
 });
 
 test("SIGTERM ends an ordinary user's mount", async (t) => {
@@ -82,13 +97,17 @@ ls run/ocifs | wc -l`);
 test("allow_other is root's to allow, in fuse.conf", async (t) => {
   if (!requireRootAndFuse(t)) return;
   const { run } = await setStage(t);
-  const script = 'mount_ocifs "$BLOB" mnt -o "$INDEX,allow_other" || echo "exit $?"; findmnt -n -o OPTIONS "$DIR/home/mnt" || true';
+  const script =
+    'mount_ocifs "$BLOB" mnt -o "$INDEX,allow_other" || echo "exit $?"; findmnt -n -o OPTIONS "$DIR/home/mnt" || true';
   const refused = await run(script);
   assert.equal(refused.stdout, "exit 32\n");
   assert.match(refused.stderr, /^mount\.ocifs: fusermount3 could not mount .*: .*user_allow_other/);
   const allowed = await run(`${script}; fusermount3 -u mnt`, "user_allow_other\n");
   assert.deepEqual([allowed.status, allowed.stderr], [0, ""]);
-  assert.match(allowed.stdout, /^ro,nosuid,nodev,relatime,user_id=65534,group_id=65534,default_permissions,allow_other\n$/);
+  assert.match(
+    allowed.stdout,
+    /^ro,nosuid,nodev,relatime,user_id=65534,group_id=65534,default_permissions,allow_other\n$/,
+  );
 });
 
 test("what an ordinary user lacks is told: here, a mountpoint that is not his", async (t) => {
