@@ -10,7 +10,6 @@ import { openZinfo } from "../../src/gzip/zinfo.js";
 import { type CreatedIndex, createLayerIndex } from "../../src/index/create.js";
 import { GzipSpanTable } from "../../src/layer/gzip-span-table.js";
 import { OpenLayer } from "../../src/layer/open-layer.js";
-import { openGzipRecorder } from "../../src/native/inflate.js";
 import { memoryBlob } from "./blob-sources.js";
 import { buildTar } from "./tar-builder.js";
 import { tempDirectory } from "./temp.js";
@@ -58,7 +57,6 @@ export async function makeLayerFixture(t: TestContext, options: LayerFixtureOpti
   const created = await createLayerIndex({
     source: memoryBlob(gz),
     output: { tarindexPath: paths("tarindex"), zinfoPath: paths("zinfo"), jsonPath: paths("json") },
-    recorderFactory: openGzipRecorder,
     spanSizeBytes: options.spanSizeBytes ?? 64 << 10,
   });
   return { directory, files, tar, gz, index: { ...created, zinfoPath: paths("zinfo") } };

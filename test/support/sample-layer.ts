@@ -2,7 +2,6 @@ import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { createLayerIndex } from "../../src/index/create.js";
-import { openGzipRecorder } from "../../src/native/inflate.js";
 import { type Digest, digestOfBytes } from "../../src/oci/digest.js";
 import { mediaTypes } from "../../src/oci/media-types.js";
 import { memoryBlob } from "./blob-sources.js";
@@ -37,7 +36,6 @@ export async function makeSampleLayer(directory: string, salt = ""): Promise<Sam
   const created = await createLayerIndex({
     source: memoryBlob(blob),
     output: { directory },
-    recorderFactory: openGzipRecorder,
   });
   const { tarindexPath: tarindex, zinfoPath: zinfo = "" } = created;
   return {
