@@ -70,7 +70,11 @@ test("images that cannot be had: exit code 32 before it returns", async (t) => {
   const insecure = ["-o", "oci.insecure"];
   await fails([`${open.host}/no/such:1`, ...words, ...insecure], 32, /no\/such:1/);
   await fails([`${open.host}/some/image:2`, ...words, ...insecure], 32, /some\/image:2/);
-  await fails([`${open.host}/some/image:1`, ...words, ...insecure, "oci.layer=7"], 32, /layer 7: the image has 1 layer/);
+  await fails(
+    [`${open.host}/some/image:1`, ...words, ...insecure, "oci.layer=7"],
+    32,
+    /layer 7: the image has 1 layer/,
+  );
   const wrongPassword = ["-o", "oci.insecure,oci.username=somebody,oci.password=wrong"];
   await fails([`${closed.host}/some/image:1`, ...words, ...wrongPassword], 32, /(401|credential|password|log ?in)/i);
   await fails([`${closed.host}/some/image:1`, ...words, ...insecure], 32, /(401|credential|password|log ?in)/i);
@@ -96,8 +100,16 @@ test("indexes that do not fit: exit code 32 before it returns", async (t) => {
   await cp(layer.tarindex, tarindex);
   await cp(layer.zinfo, zinfo);
   const bareWords = [`oci.tarindex=${tarindex}`, `oci.zinfo=${zinfo}`];
-  await fails([file, mountpoint, `oci.tarindex=${tarindex}`], 32, /bytes of tar, the blob has .*is it gzip, and oci\.zinfo missing\?/);
-  await fails([file, mountpoint, ...bareWords, "-o", "verify=span"], 1, /verify=span: .* has no JSON with span digests/);
+  await fails(
+    [file, mountpoint, `oci.tarindex=${tarindex}`],
+    32,
+    /bytes of tar, the blob has .*is it gzip, and oci\.zinfo missing\?/,
+  );
+  await fails(
+    [file, mountpoint, ...bareWords, "-o", "verify=span"],
+    1,
+    /verify=span: .* has no JSON with span digests/,
+  );
   await fails([file, mountpoint, `oci.tarindex=${layer.blobPath}`, `oci.zinfo=${zinfo}`], 32, /EROFS/);
   await fails([file, mountpoint, `oci.tarindex=${tarindex}`, `oci.zinfo=${tarindex}`], 32, /zinfo/);
   const whole = await readFile(tarindex);
@@ -110,7 +122,11 @@ test("indexes that do not fit: exit code 32 before it returns", async (t) => {
   await fails([file, mountpoint, ...bareWords], 32, /zinfo/);
 
   await appendFile(layer.tarindex, Buffer.alloc(512));
-  await fails([file, mountpoint, ...layer.words], 32, /tarindex: \d+ bytes, its JSON wants \d+; create the index again/);
+  await fails(
+    [file, mountpoint, ...layer.words],
+    32,
+    /tarindex: \d+ bytes, its JSON wants \d+; create the index again/,
+  );
   await truncate(layer.tarindex, whole.length);
   const json = layer.tarindex.replace(/tarindex$/, "json");
   await writeFile(json, "{");
@@ -125,7 +141,11 @@ test("what this version does not have is refused by name", async (t) => {
     await fails([file, mountpoint, ...layer.words, "-o", `driver=${driver}`], 32, message);
   }
   await fails([file, mountpoint, ...layer.words, "-o", "remount"], 32, /remount: ocifs cannot change a mount in place/);
-  await fails([file, mountpoint, ...layer.words, "-N", "/proc/1/ns/mnt"], 32, /-N .*: mounting into another mount namespace/);
+  await fails(
+    [file, mountpoint, ...layer.words, "-N", "/proc/1/ns/mnt"],
+    32,
+    /-N .*: mounting into another mount namespace/,
+  );
 });
 
 test("-f checks and mounts nothing", async (t) => {
@@ -170,7 +190,14 @@ test("SIGINT while it waits for the registry: exit code 8, nothing is left", asy
   const address = silent.address();
   const port = typeof address === "object" ? address?.port : undefined;
   const [node, program] = programLine("mount.ocifs");
-  const args = [program, `127.0.0.1:${port}/a/b:1`, mountpoint, ...layer.words, "-o", `oci.insecure,cachedir=${sandbox.cache}`];
+  const args = [
+    program,
+    `127.0.0.1:${port}/a/b:1`,
+    mountpoint,
+    ...layer.words,
+    "-o",
+    `oci.insecure,cachedir=${sandbox.cache}`,
+  ];
   const child = spawn(node, args, { stdio: ["ignore", "ignore", "pipe"], env: { ...process.env, ...sandbox.env } });
   const [socket] = await connected;
   const exit = once(child, "exit");

@@ -28,9 +28,12 @@ async function setStage(t: TestContext): Promise<{
     await writeFile(join(sandbox.directory, "fstab"), fstab);
     const prepare = `sbin=$(readlink -f /sbin); mount -t overlay none -o "lowerdir=$DIR/sbin:$sbin" "$sbin"; cd "$DIR"`;
     const quoted = [`INDEX='${layer.words.join(",")}'`, `BLOB='file:${layer.blobPath}'`, "MNT=mnt"];
-    return await runCommand(["unshare", "--mount", "bash", "--norc", "-euc", `${prepare}; ${quoted.join("; ")}\n${script}`], {
-      env: { ...sandbox.env, DIR: sandbox.directory, LC_ALL: "C" },
-    });
+    return await runCommand(
+      ["unshare", "--mount", "bash", "--norc", "-euc", `${prepare}; ${quoted.join("; ")}\n${script}`],
+      {
+        env: { ...sandbox.env, DIR: sandbox.directory, LC_ALL: "C" },
+      },
+    );
   };
   return { sandbox, layer, mountpoint, run };
 }
@@ -60,7 +63,10 @@ test("mount by an entry of fstab, also with everything else that stands there", 
   const { sandbox, layer, mountpoint, run } = await setStage(t);
   const options = `noauto,nofail,_netdev,user,x-systemd.automount,noexec,${layer.words.join(",")},cachedir=${sandbox.cache}`;
   const fstab = `file:${layer.blobPath} ${mountpoint} ocifs ${options} 0 0\n`;
-  const done = await run('mount -T fstab "$DIR/mnt"; cat mnt/hello; findmnt -n -o VFS-OPTIONS "$DIR/mnt"; umount mnt', fstab);
+  const done = await run(
+    'mount -T fstab "$DIR/mnt"; cat mnt/hello; findmnt -n -o VFS-OPTIONS "$DIR/mnt"; umount mnt',
+    fstab,
+  );
   assert.deepEqual([done.status, done.stderr], [0, ""]);
   const [, options2] = done.stdout.split("\n");
   assert.equal(options2, "ro,nosuid,nodev,noexec,relatime");
