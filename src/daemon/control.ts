@@ -1,7 +1,7 @@
 import { readdir, rm } from "node:fs/promises";
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { join } from "node:path";
-import { messageOf, OcifsError } from "../base/errors.js";
+import { isOcifsError, messageOf, OcifsError } from "../base/errors.js";
 
 /** A request or an answer; status of a large image is a few KiB. */
 const MESSAGE_BYTES = 4 << 20;
@@ -138,14 +138,22 @@ export async function callAllDaemons(directory: string, method: string): Promise
   }
   const answers: unknown[] = [];
   for (const name of names.filter((n) => n.endsWith(".sock")).sort()) {
-    const path = join(directory, name);
+    const answer = await callIfAlive(join(directory, name), method);
+    if (answer) answers.push(answer.result);
+  }
+  return answers;
+}
+
+async function callIfAlive(path: string, method: string): Promise<{ result: unknown } | undefined> {
+  for (let tries = 0; ; tries++) {
     try {
-      answers.push(await callDaemon(path, method));
+      return { result: await callDaemon(path, method) };
     } catch (error) {
       const cause = error instanceof OcifsError ? (error.cause as NodeJS.ErrnoException | undefined) : undefined;
       if (cause?.code === "ECONNREFUSED") await rm(path, { force: true });
-      else if (cause?.code !== "ENOENT") throw error;
+      if (cause?.code === "ECONNREFUSED" || cause?.code === "ENOENT") return undefined;
+      // A daemon that is ending closes its connections; a second call then finds nobody.
+      if (tries > 0 || !isOcifsError(error, "network")) throw error;
     }
   }
-  return answers;
 }

@@ -15,7 +15,8 @@ const user = 65534;
 async function setStage(t: TestContext): Promise<{
   sandbox: MountSandbox;
   layer: SampleLayer;
-  run(script: string, fuseConf?: string): Promise<Finished>;
+  /** `asRoot` runs after the script, in the same namespace. */
+  run(script: string, options?: { fuseConf?: string; asRoot?: string }): Promise<Finished>;
 }> {
   const sandbox = await MountSandbox.open(t);
   const layer = await makeSampleLayer(sandbox.directory);
@@ -24,7 +25,7 @@ async function setStage(t: TestContext): Promise<{
     await chmod(file, 0o644);
   const [node, program] = programLine("mount.ocifs");
   const checkout = join(program, "../../../..");
-  const run = async (script: string, fuseConf = "") => {
+  const run = async (script: string, { fuseConf = "", asRoot = "" } = {}) => {
     const prepare = `
 mkdir -p "$DIR/dev" "$DIR/home" "$DIR/app"
 mount -t tmpfs none "$DIR/dev"; mknod -m 666 "$DIR/dev/fuse" c 10 229; mount --bind "$DIR/dev/fuse" /dev/fuse
@@ -38,14 +39,14 @@ ocifs() { "$DIR/dev/node" "$DIR/app/dist/src/cli/ocifs.js" "$@"; }
 INDEX='${layer.words.join(",")}'; BLOB='file:${layer.blobPath}'
 mkdir -p mnt
 ${script}`;
-    const become = `exec setpriv --reuid ${user} --regid ${user} --clear-groups env -i "PATH=$PATH" "HOME=$DIR/home" "DIR=$DIR"`;
+    const become = `setpriv --reuid ${user} --regid ${user} --clear-groups env -i "PATH=$PATH" "HOME=$DIR/home" "DIR=$DIR"`;
     const command = [
       "unshare",
       "--mount",
       "bash",
       "--norc",
       "-euc",
-      `${prepare}\n${become} LC_ALL=C bash --norc -euc "$0"`,
+      `${prepare}\n${become} LC_ALL=C bash --norc -euc "$0"\n${asRoot}`,
       inner,
     ];
     return await runCommand(command, { env: { DIR: sandbox.directory } });
@@ -102,12 +103,21 @@ test("allow_other is root's to allow, in fuse.conf", async (t) => {
   const refused = await run(script);
   assert.equal(refused.stdout, "exit 32\n");
   assert.match(refused.stderr, /^mount\.ocifs: fusermount3 could not mount .*: .*user_allow_other/);
-  const allowed = await run(`${script}; fusermount3 -u mnt`, "user_allow_other\n");
+  const allowed = await run(`${script}; fusermount3 -u mnt`, { fuseConf: "user_allow_other\n" });
   assert.deepEqual([allowed.status, allowed.stderr], [0, ""]);
   assert.match(
     allowed.stdout,
     /^ro,nosuid,nodev,relatime,user_id=65534,group_id=65534,default_permissions,allow_other\n$/,
   );
+});
+
+test("S77: without allow_other a user's mount is for him alone: others, root too, get EACCES", async (t) => {
+  if (!requireRootAndFuse(t)) return;
+  const { run } = await setStage(t);
+  const asRoot = 'ls mnt || echo "exit $?"; cat mnt/hello || echo "exit $?"; umount mnt';
+  const done = await run('mount_ocifs "$BLOB" mnt -o "$INDEX"; cat mnt/hello', { asRoot });
+  assert.equal(done.stdout, "hello \nexit 2\nexit 1\n");
+  assert.match(done.stderr, /^ls: cannot access 'mnt': Permission denied\ncat: mnt\/hello: Permission denied\n$/);
 });
 
 test("what an ordinary user lacks is told: here, a mountpoint that is not his", async (t) => {
