@@ -16,7 +16,7 @@ test("a daemon that ends while it is asked is no mount any more", async (t) => {
     socket.destroy();
   });
   await listen(ending, join(directory, "1.sock"));
-  const other = createServer((socket) => socket.end('{"jsonrpc":"2.0","id":1,"result":"here"}\n'));
+  const other = createServer((socket) => socket.resume().end('{"jsonrpc":"2.0","id":1,"result":"here"}\n'));
   t.after(() => other.close());
   await listen(other, join(directory, "2.sock"));
   assert.deepEqual(await callAllDaemons(directory, "status"), ["here"]);
@@ -29,7 +29,7 @@ test("a daemon that answers with an error or with nonsense is an error", async (
     ['{"jsonrpc":"2.0","id":1,"error":{"code":-32000,"message":"broken inside"}}\n', "io"],
     ["no JSON\n", "corrupt"],
   ] as const) {
-    const server = createServer((socket) => socket.end(answer));
+    const server = createServer((socket) => socket.resume().end(answer));
     await listen(server, join(directory, "1.sock"));
     await rejectsWith(callAllDaemons(directory, "status"), code);
     await new Promise<void>((resolve) => server.close(() => resolve()));

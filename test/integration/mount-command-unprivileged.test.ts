@@ -39,7 +39,7 @@ ocifs() { "$DIR/dev/node" "$DIR/app/dist/src/cli/ocifs.js" "$@"; }
 INDEX='${layer.words.join(",")}'; BLOB='file:${layer.blobPath}'
 mkdir -p mnt
 ${script}`;
-    const become = `setpriv --reuid ${user} --regid ${user} --clear-groups env -i "PATH=$PATH" "HOME=$DIR/home" "DIR=$DIR"`;
+    const become = `setpriv --reuid ${user} --regid ${user} --clear-groups env -i "PATH=$PATH" "HOME=$DIR/home" "DIR=$DIR" "XDG_RUNTIME_DIR=$DIR/home/run"`;
     const command = [
       "unshare",
       "--mount",
@@ -58,7 +58,6 @@ test("an ordinary user mounts through fusermount3, with his own cache and runtim
   if (!requireRootAndFuse(t)) return;
   const { run } = await setStage(t);
   const done = await run(`
-export XDG_RUNTIME_DIR=$DIR/home/run
 mount_ocifs "$BLOB" mnt -o "$INDEX"
 cat mnt/hello; sha256sum < mnt/big; sha256sum <(gzip -dc "\${BLOB#file:}" | tar xO big) | cut -c1-64
 findmnt -n -o FSTYPE,SOURCE,OPTIONS "$DIR/home/mnt" | tr -s ' '
@@ -86,7 +85,6 @@ test("SIGTERM ends an ordinary user's mount", async (t) => {
   if (!requireRootAndFuse(t)) return;
   const { run } = await setStage(t);
   const done = await run(`
-export XDG_RUNTIME_DIR=$DIR/home/run
 mount_ocifs "$BLOB" mnt -o "$INDEX"
 pid=$(ls run/ocifs | grep -o '^[0-9]*' | head -1)
 kill "$pid"; tail --pid="$pid" -s 0.1 -f /dev/null
