@@ -127,21 +127,35 @@ export function callDaemon(path: string, method: string, params?: unknown): Prom
   });
 }
 
-/** Calls `method` of every running daemon of this user; sockets left by dead ones are removed. */
-export async function callAllDaemons(directory: string, method: string): Promise<unknown[]> {
+/** What the daemons said, in the order of their sockets' names, and why some said nothing. */
+export interface DaemonAnswers {
+  readonly answers: readonly unknown[];
+  readonly failures: readonly OcifsError[];
+}
+
+/**
+ * Calls `method` of every running daemon of this user, all at once: a stuck one keeps no other from answering. Sockets left
+ * by dead ones are removed.
+ */
+export async function callAllDaemons(directory: string, method: string): Promise<DaemonAnswers> {
   let names: string[];
   try {
     names = await readdir(directory);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return [];
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return { answers: [], failures: [] };
     throw error;
   }
+  const paths = names.filter((name) => name.endsWith(".sock")).sort();
+  const settled = await Promise.allSettled(paths.map((name) => callIfAlive(join(directory, name), method)));
   const answers: unknown[] = [];
-  for (const name of names.filter((n) => n.endsWith(".sock")).sort()) {
-    const answer = await callIfAlive(join(directory, name), method);
-    if (answer) answers.push(answer.result);
+  const failures: OcifsError[] = [];
+  for (const one of settled) {
+    if (one.status === "fulfilled") {
+      if (one.value) answers.push(one.value.result);
+    } else if (isOcifsError(one.reason)) failures.push(one.reason);
+    else throw one.reason;
   }
-  return answers;
+  return { answers, failures };
 }
 
 async function callIfAlive(path: string, method: string): Promise<{ result: unknown } | undefined> {

@@ -4,7 +4,6 @@ import { createServer, type Server } from "node:net";
 import { join } from "node:path";
 import { test } from "node:test";
 import { callAllDaemons } from "../../src/daemon/control.js";
-import { rejectsWith } from "../support/errors.js";
 import { tempDirectory } from "../support/temp.js";
 
 const listen = (server: Server, path: string) => new Promise<void>((resolve) => server.listen(path, resolve));
@@ -19,7 +18,7 @@ test("a daemon that ends while it is asked is no mount any more", async (t) => {
   const other = createServer((socket) => socket.resume().end('{"jsonrpc":"2.0","id":1,"result":"here"}\n'));
   t.after(() => other.close());
   await listen(other, join(directory, "2.sock"));
-  assert.deepEqual(await callAllDaemons(directory, "status"), ["here"]);
+  assert.deepEqual(await callAllDaemons(directory, "status"), { answers: ["here"], failures: [] });
   assert.deepEqual(await readdir(directory), ["2.sock"]);
 });
 
@@ -31,14 +30,16 @@ test("a daemon that answers with an error or with nonsense is an error", async (
   ] as const) {
     const server = createServer((socket) => socket.resume().end(answer));
     await listen(server, join(directory, "1.sock"));
-    await rejectsWith(callAllDaemons(directory, "status"), code);
+    const { answers, failures } = await callAllDaemons(directory, "status");
+    assert.deepEqual([answers, failures.map((failure) => failure.code)], [[], [code]]);
     await new Promise<void>((resolve) => server.close(() => resolve()));
   }
 });
 
 test("no runtime directory and an empty one mean no mounts", async (t) => {
   const directory = await tempDirectory(t);
-  assert.deepEqual(await callAllDaemons(join(directory, "none"), "status"), []);
+  const nobody = { answers: [], failures: [] };
+  assert.deepEqual(await callAllDaemons(join(directory, "none"), "status"), nobody);
   await mkdir(join(directory, "empty"));
-  assert.deepEqual(await callAllDaemons(join(directory, "empty"), "status"), []);
+  assert.deepEqual(await callAllDaemons(join(directory, "empty"), "status"), nobody);
 });
