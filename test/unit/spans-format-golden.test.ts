@@ -118,7 +118,7 @@ test("eviction raises the generation, clears the state and leaves the rest", asy
   const store = await files.open(boot(0x11));
   t.after(() => store.close());
   for (const span of [0, 1, 2]) await files.fill(store, span);
-  store.evict(1, 1);
+  await store.evict(1, 1);
   assert.deepEqual(files.states, [SPAN_PRESENT, SPAN_ABSENT, SPAN_PRESENT]);
   assert.equal(files.header.readBigUInt64LE(generationOffset), 1n);
 });
