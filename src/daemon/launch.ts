@@ -1,9 +1,10 @@
 import { spawn } from "node:child_process";
 import { randomUUID } from "node:crypto";
-import { type FileHandle, mkdir, open, readFile, rename, rm } from "node:fs/promises";
+import { type FileHandle, open, readFile, rename, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import type { Readable } from "node:stream";
 import { fileURLToPath } from "node:url";
+import { ensureDirectory } from "../base/ensure-directory.js";
 import { messageOf, OcifsError, type OcifsErrorCode } from "../base/errors.js";
 import type { MountConfig, Readiness } from "./mount-config.js";
 import { daemonLogPath, openRuntimeDirectory } from "./runtime-directory.js";
@@ -74,7 +75,7 @@ class DaemonLog implements AsyncDisposable {
     const directory = path === undefined ? await openRuntimeDirectory() : undefined;
     const wanted = path ?? join(directory ?? "", `starting-${randomUUID()}.log`);
     try {
-      await mkdir(dirname(wanted), { recursive: true });
+      await ensureDirectory(dirname(wanted));
       return new DaemonLog(await open(wanted, "a", 0o600), wanted, directory);
     } catch (cause) {
       throw new OcifsError("io", `log ${wanted}: ${messageOf(cause)}`, { cause });

@@ -1,5 +1,6 @@
-import { lstat, mkdir } from "node:fs/promises";
+import { lstat } from "node:fs/promises";
 import { join } from "node:path";
+import { ensureDirectory } from "../base/ensure-directory.js";
 import { messageOf, OcifsError } from "../base/errors.js";
 
 /** Where control sockets and logs of running daemons live; OCIFS_RUNTIME_DIR overrides it. */
@@ -15,12 +16,9 @@ export function runtimeDirectory(): string {
 export async function openRuntimeDirectory(): Promise<string> {
   const path = runtimeDirectory();
   try {
-    await mkdir(path, { recursive: true, mode: 0o700 });
+    await ensureDirectory(path, 0o700);
   } catch (cause) {
-    // Something else is there, which is looked at below; or it cannot be made.
-    if ((cause as NodeJS.ErrnoException).code !== "EEXIST") {
-      throw new OcifsError("io", `runtime directory ${path}: ${messageOf(cause)}`, { cause });
-    }
+    throw new OcifsError("io", `runtime directory ${path}: ${messageOf(cause)}`, { cause });
   }
   const info = await lstat(path);
   if (!info.isDirectory() || info.uid !== process.getuid?.() || (info.mode & 0o022) !== 0) {

@@ -1,5 +1,6 @@
 import { createHash, type Hash } from "node:crypto";
-import { type FileHandle, mkdir } from "node:fs/promises";
+import type { FileHandle } from "node:fs/promises";
+import { ensureDirectory } from "../base/ensure-directory.js";
 import { isOcifsError, OcifsError, throwIfAborted } from "../base/errors.js";
 import { version } from "../base/version.js";
 import type { BlobSource } from "../blob/blob-source.js";
@@ -72,7 +73,7 @@ export async function createLayerIndex(options: CreateLayerIndexOptions): Promis
 
 async function create(options: CreateLayerIndexOptions): Promise<CreatedIndex> {
   const { source, output, signal } = options;
-  if ("directory" in output) await mkdir(output.directory, { recursive: true });
+  if ("directory" in output) await ensureDirectory(output.directory);
   const paths = "directory" in output ? indexPathsIn(output.directory, source.digest) : output;
   await using files = new PendingFiles();
   await using input = new BlobInput(source, signal);
