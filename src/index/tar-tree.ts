@@ -161,12 +161,14 @@ export class TarTree {
         : targetParent === noEntry
           ? noEntry
           : tree.find(targetParent, entry.linkPath, targetNameAt);
-    if (target === noEntry) {
-      // A single layer for overlayfs has nothing to put in its place.
-      if (this.#whiteouts === "overlay") throw missing("is not in the layer");
+    // A directory that only lies on the way to other entries may be a file or a symbolic link below.
+    const below = target === noEntry || (target !== rootEntry && this.#implied.has(tree.inode(target)));
+    if (below && this.#whiteouts === "keep") {
       tree.link(tree.place(parent, entry.path, nameAt), this.#danglingInode(entry, where));
       return;
     }
+    // A single layer for overlayfs has nothing to put in its place.
+    if (target === noEntry) throw missing("is not in the layer");
     if (tree.isDirectory(target)) throw missing("is a directory");
     const inode = tree.inode(target);
     if (this.#removed.has(inode)) throw missing("is a whiteout");
