@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { access, constants, mkdir, open, readFile, rm } from "node:fs/promises";
 import { homedir } from "node:os";
-import { join, resolve } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { messageOf, OcifsError } from "../base/errors.js";
 import { dataRanges } from "../native/sparse.js";
 import { algorithmOf, type Digest, hexOf } from "../oci/digest.js";
@@ -31,7 +31,7 @@ export class CacheDirectory {
   static async open(path: string): Promise<CacheDirectory> {
     const absolute = resolve(path);
     try {
-      await mkdir(absolute, { recursive: true, mode: 0o700 });
+      await makeDirectories(absolute);
       await access(absolute, constants.W_OK);
       await checkHoles(absolute);
       return new CacheDirectory(absolute, undefined);
@@ -43,13 +43,33 @@ export class CacheDirectory {
   /** `blobs/<algorithm>/<hex>`, keyed by blob digest: shared by all images, tags and mounts. Created when missing. */
   async blobDirectory(digest: Digest): Promise<string> {
     const path = join(this.path, "blobs", algorithmOf(digest), hexOf(digest));
-    await mkdir(path, { recursive: true, mode: 0o700 });
+    await makeDirectories(path);
     return path;
   }
 
   /** `indexes/<algorithm>/<hex>` for the index files of one layer; not created here. */
   indexPath(digest: Digest): string {
     return join(this.path, "indexes", algorithmOf(digest), hexOf(digest));
+  }
+}
+
+/**
+ * mkdir -p. Node's own (`recursive`) never ends where a file system answers ENOENT for a parent that exists, as /proc does,
+ * and says ENOENT for one that is read-only.
+ */
+async function makeDirectories(path: string): Promise<void> {
+  const codeOf = (error: unknown) => (error as NodeJS.ErrnoException).code;
+  const make = async () => {
+    await mkdir(path, { mode: 0o700 }).catch((error: unknown) => {
+      if (codeOf(error) !== "EEXIST") throw error;
+    });
+  };
+  try {
+    await make();
+  } catch (error) {
+    if (codeOf(error) !== "ENOENT" || dirname(path) === path) throw error;
+    await makeDirectories(dirname(path));
+    await make();
   }
 }
 
