@@ -93,6 +93,7 @@ export class RangeFetcher implements AsyncDisposable {
   readonly #transfers = new Set<Transfer>();
   readonly #running = new Set<Promise<void>>();
   readonly #leases = new Map<Lease, ByteRange>();
+  readonly #releaseWaiters: (() => void)[] = [];
   readonly #closing = new AbortController();
   #memory: CompressedFile | undefined;
   #memoryRanges: ByteRange[] = [];
@@ -129,8 +130,12 @@ export class RangeFetcher implements AsyncDisposable {
     }
   }
 
-  /** Forgets the blocks of `range`, because they turned out to be wrong. */
-  discard(range: ByteRange): void {
+  /** Forgets the blocks of `range`, because they turned out to be wrong; waits for leases of them, which must see no holes. */
+  async discard(range: ByteRange): Promise<void> {
+    const blocks = alignToBlocks(range, this.#source.sizeBytes);
+    while ([...this.#leases.values()].some((lease) => lease.begin < blocks.end && lease.end > blocks.begin)) {
+      await new Promise<void>((resolve) => this.#releaseWaiters.push(resolve));
+    }
     this.#disk?.discard(range);
     this.#memory?.discard(range);
     this.#completeReported = false;
@@ -156,7 +161,11 @@ export class RangeFetcher implements AsyncDisposable {
   #lease(wanted: ByteRange): Lease | undefined {
     const file = [this.#disk, this.#memory].find((f) => f?.has(wanted));
     if (!file) return undefined;
-    const lease: Lease = { fd: file.fd, release: () => this.#leases.delete(lease) };
+    const release = () => {
+      this.#leases.delete(lease);
+      for (const resolve of this.#releaseWaiters.splice(0)) resolve();
+    };
+    const lease: Lease = { fd: file.fd, release };
     this.#leases.set(lease, wanted);
     return lease;
   }

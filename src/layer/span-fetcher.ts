@@ -120,7 +120,7 @@ export class SpanFetcher implements AsyncDisposable {
     this.#o.onRefetch(span, damage.message);
     // Without a digest the span before it has been decoded as well, to check the window.
     const first = table.digest(span) || span === 0 ? span : span - 1;
-    this.#o.fetcher.discard({ begin: table.compressedRange(first).begin, end: table.compressedRange(span).end });
+    await this.#o.fetcher.discard({ begin: table.compressedRange(first).begin, end: table.compressedRange(span).end });
     const stillDamaged = await this.#fill(span);
     if (stillDamaged) throw stillDamaged;
   }

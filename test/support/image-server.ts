@@ -7,7 +7,7 @@ import type { LayerFixture } from "./layer-fixture.js";
 export class ImageServer implements AsyncDisposable {
   readonly server: FaultyServer;
   readonly #fixture: LayerFixture;
-  readonly #waiting: { count: number; resolve: () => void }[] = [];
+  #waiting: { condition: () => boolean; resolve: () => void }[] = [];
   #blobRequests = 0;
   /** Answers requests for the layer; undefined answers them well. */
   fault: Handler | undefined;
@@ -35,7 +35,13 @@ export class ImageServer implements AsyncDisposable {
 
   /** Resolves once `count` more requests for the layer have come. */
   moreBlobRequests(count: number): Promise<void> {
-    return new Promise((resolve) => this.#waiting.push({ count: this.#blobRequests + count, resolve }));
+    const wanted = this.#blobRequests + count;
+    return this.moreRequests(() => this.#blobRequests >= wanted);
+  }
+
+  /** Resolves at the first request after which the condition holds. */
+  moreRequests(condition: () => boolean): Promise<void> {
+    return new Promise((resolve) => this.#waiting.push({ condition, resolve }));
   }
 
   /** The well-behaved answer. */
@@ -65,9 +71,11 @@ export class ImageServer implements AsyncDisposable {
       serveBytes(config, request, response);
     } else {
       this.#blobRequests++;
-      for (const waiter of this.#waiting.filter(({ count }) => count === this.#blobRequests)) waiter.resolve();
       (this.fault ?? this.serveLayer)(request, response);
     }
+    const ready = this.#waiting.filter(({ condition }) => condition());
+    this.#waiting = this.#waiting.filter((waiter) => !ready.includes(waiter));
+    for (const { resolve } of ready) resolve();
   };
 }
 
