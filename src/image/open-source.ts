@@ -3,7 +3,6 @@ import type { BlobSource } from "../blob/blob-source.js";
 import { openFileBlob } from "../blob/file.js";
 import type { ImageProvider } from "../blob/image-provider.js";
 import { openOciLayout } from "../blob/oci-layout.js";
-import { openRegistryImage } from "../blob/registry-image.js";
 import type { Descriptor } from "../oci/descriptor.js";
 import type { Digest } from "../oci/digest.js";
 import { parseImageSource } from "../oci/image-source.js";
@@ -38,6 +37,11 @@ export interface SourceLayer {
   readonly layerNumber: number;
 }
 
+/** Loaded when it is needed: the HTTP client behind it takes longer to load than all else together, and files need none. */
+function importRegistryImage(): Promise<typeof import("../blob/registry-image.js")> {
+  return import("../blob/registry-image.js");
+}
+
 /** An image, or a single blob, ready to be read. */
 export class OpenSource implements AsyncDisposable {
   readonly #provider: ImageProvider | undefined;
@@ -64,7 +68,7 @@ export class OpenSource implements AsyncDisposable {
     const provider =
       source.kind === "layout"
         ? await openOciLayout(source.directory, source, signal)
-        : openRegistryImage(source.reference, {
+        : (await importRegistryImage()).openRegistryImage(source.reference, {
             insecure: options.insecure,
             credentials: findCredentials({
               ...(options.username === undefined ? {} : { username: options.username }),
