@@ -1,4 +1,4 @@
-import { cpus, release, totalmem } from "node:os";
+import { cpus, loadavg, release, totalmem } from "node:os";
 import type { Figure, Summary, Unit } from "./figures.js";
 
 export interface Machine {
@@ -7,6 +7,8 @@ export interface Machine {
   readonly cores: number;
   readonly memoryBytes: number;
   readonly node: string;
+  /** Of the last 15 minutes, at the end: far above the number of cores, somebody else was measured too. */
+  readonly load: number;
 }
 
 export interface Report {
@@ -26,6 +28,7 @@ export function describeMachine(): Machine {
     cores: list.length,
     memoryBytes: totalmem(),
     node: process.version,
+    load: loadavg()[2] ?? 0,
   };
 }
 
@@ -65,7 +68,7 @@ export function formatMarkdown(report: Report): string {
   const [head = [], ...body] = rows;
   const out = [
     `${report.startedAt}, Linux ${machine.kernel}, ${machine.cores} × ${machine.cpu}, ` +
-      `${(machine.memoryBytes / 2 ** 30).toFixed(0)} GiB, Node ${machine.node}; medians of ${report.repeats} (min–max)`,
+      `${(machine.memoryBytes / 2 ** 30).toFixed(0)} GiB, Node ${machine.node}, load ${machine.load.toFixed(1)}; medians of ${report.repeats} (min–max)`,
     "",
     line(head),
     `|${widths.map((width) => "-".repeat(width + 2)).join("|")}|`,
