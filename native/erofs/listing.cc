@@ -82,19 +82,15 @@ class Builder {
  private:
   Status LoadXattrs(uint64_t nid) {
     xattrs_.clear();
-    if (Status s = image_.ListXattr(nid, &names_); !s.ok()) return s;
-    for (size_t at = 0; at < names_.size();) {
-      const std::string_view name(names_.data() + at);
-      if (Status s = image_.GetXattr(nid, name, &value_); !s.ok()) return s;
-      for (const size_t length : {name.size(), value_.size()}) {
+    Status s = image_.VisitXattrs(nid, [&](std::string_view name, std::string_view value) {
+      for (const size_t length : {name.size(), value.size()}) {
         xattrs_.push_back(static_cast<char>(length & 0xff));
-        xattrs_.push_back(static_cast<char>(length >> 8 & 0xff));
+        xattrs_.push_back(static_cast<char>(length >> 8));
       }
-      xattrs_.append(name).append(value_);
-      at += name.size() + 1;
-    }
+      xattrs_.append(name).append(value);
+    });
     record_.xattrs_size = static_cast<uint32_t>(xattrs_.size());
-    return Status::Ok();
+    return s;
   }
 
   Status LoadData(const Attr& a) {
@@ -113,7 +109,7 @@ class Builder {
   const Image& image_;
   ListedRecord record_{};
   std::string_view name_;
-  std::string target_, names_, value_, xattrs_;
+  std::string target_, xattrs_;
   std::vector<Extent> extents_;
 };
 

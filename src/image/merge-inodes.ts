@@ -11,7 +11,7 @@ import { type ErofsListedEntry, listedData } from "../native/erofs-directory.js"
 import { EntryPlace } from "../tar/quote.js";
 
 /** overlayfs acts on these, also below a mount of ours. What a layer says with them it says about its builder's overlay. */
-const overlayPrefixes = ["trusted.overlay.", "user.overlay."].map((prefix) => Buffer.from(prefix, "latin1"));
+const overlayPrefixes = ["trusted.overlay.", "user.overlay."];
 
 /** Turns the xattrs that indexes hold into sets of the merged tree, each distinct list once. */
 export class MergedXattrs {
@@ -36,7 +36,14 @@ export class MergedXattrs {
   }
 
   internList(xattrs: readonly Xattr[], where: { toString(): string }): number {
-    const kept = xattrs.filter(({ name }) => !overlayPrefixes.some((prefix) => startsWith(name, prefix)));
+    const seen = new Set<string>();
+    const kept = xattrs.filter(({ name }) => {
+      const text = Buffer.from(name).toString("latin1");
+      // The reader shows the first of a name that an index has twice.
+      if (seen.has(text) || overlayPrefixes.some((prefix) => text.startsWith(prefix))) return false;
+      seen.add(text);
+      return true;
+    });
     return this.#sets.intern(kept, where);
   }
 }
@@ -51,10 +58,6 @@ function unpackXattrs(packed: Uint8Array): Xattr[] {
     at = valueEnd;
   }
   return xattrs;
-}
-
-function startsWith(bytes: Uint8Array, prefix: Uint8Array): boolean {
-  return bytes.length >= prefix.length && prefix.every((byte, i) => bytes[i] === byte);
 }
 
 /** The inodes of one layer as they come into the merged tree. */
