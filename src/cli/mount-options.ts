@@ -149,20 +149,20 @@ export const optionTable: readonly OptionRow[] = [
   }),
   row("oci.layer", "layer", parseLayer, {
     placeholder: "N",
-    defaultText: "the only layer",
-    help: "which layer, counted from 0, the base layer; needed when there are several",
+    defaultText: "all layers, merged",
+    help: "mount one layer only, counted from 0, the base layer",
     excludes: ["oci.blob"],
   }),
   row("oci.blob", "blob", parseBlob, {
     placeholder: "DIGEST",
-    defaultText: "the only layer",
-    help: "which layer, by the digest of its blob; 64 hex characters alone mean sha256",
+    defaultText: "all layers, merged",
+    help: "mount one layer only, by the digest of its blob; 64 hex characters alone mean sha256",
     excludes: ["oci.layer"],
   }),
   row("oci.tarindex", "tarindex", wanted, {
     placeholder: "PATH",
     defaultText: "from the cache",
-    help: "index of the layer's tar; the .json beside it is used when there is one",
+    help: "index of the one layer's tar; the .json beside it is used when there is one",
   }),
   row("oci.zinfo", "zinfo", wanted, {
     placeholder: "PATH",

@@ -124,8 +124,8 @@ export class OpenSource implements AsyncDisposable {
     }
     if (choice.layer === undefined && layers.length !== 1) {
       throw new OcifsError(
-        "unsupported",
-        `the image has ${layers.length} layers and this version mounts one; choose it with oci.layer=0 to ${layers.length - 1}`,
+        "usage",
+        `the image has ${layers.length} layers and an index is of one; choose it with oci.layer=0 to ${layers.length - 1}`,
       );
     }
     const number = choice.layer ?? 0;
