@@ -1,6 +1,5 @@
 // Many threads that read, write, evict and wait in one span store, and in two on the same files: never a wrong byte, every
-// waiter called once. Also worth running as
-//   CXX=clang++ SANITIZE=-fsanitize=thread scripts/test-native span_store_crowd_test
+// waiter called once. scripts/test-native runs it under ThreadSanitizer as well.
 #include <atomic>
 #include <random>
 #include <thread>
