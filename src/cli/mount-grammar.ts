@@ -246,7 +246,7 @@ export function formatMountHelp(): string {
   return `${usageLine}
        mount.ocifs oci.image=REF [oci.KEY=VALUE ...] DIR
 
-Mounts one layer of a container image read-only and fetches only what is read. SOURCE is a registry reference
+Mounts a container image, or one layer of it, read-only and fetches only what is read. SOURCE is a registry reference
 (registry.example/app:1.4, with a digest if wanted), an OCI image layout (oci:DIR[:tag]) or one local
 blob (file:PATH). Unmount with umount DIR.
 
