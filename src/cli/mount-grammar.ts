@@ -1,4 +1,5 @@
 import { OcifsError } from "../base/errors.js";
+import type { MountFlags } from "../drivers/driver.js";
 import {
   defaultMountOptions,
   findOption,
@@ -9,7 +10,7 @@ import {
   optionTable,
 } from "./mount-options.js";
 import { type OptionWord, splitOptionWords, wordOfArgument } from "./option-words.js";
-import { type MountFlags, noMountFlags, standardWord } from "./standard-words.js";
+import { noMountFlags, standardWord } from "./standard-words.js";
 
 /** Everything one command line of `mount.ocifs` asks for. Paths are as typed. */
 export interface MountRequest {

@@ -1,18 +1,7 @@
-/**
- * The words of `-o` that are not ours but mount(8)'s, fstab(5)'s or systemd's. On a read-only tree most say nothing;
- * the others become mount flags.
- */
-export interface MountFlags {
-  readonly nosuid: boolean;
-  readonly nodev: boolean;
-  readonly noexec: boolean;
-  readonly nosymfollow: boolean;
-  readonly noatime: boolean;
-  readonly nodiratime: boolean;
-  readonly relatime: boolean;
-  readonly strictatime: boolean;
-  readonly silent: boolean;
-}
+import type { MountFlags } from "../drivers/driver.js";
+
+// The words of `-o` that are not ours but mount(8)'s, fstab(5)'s or systemd's. On a read-only tree most say nothing; the
+// others become mount flags.
 
 export const noMountFlags: MountFlags = {
   nosuid: false,

@@ -10,7 +10,8 @@ import {
   type MountOptions,
   optionTable,
 } from "../../src/cli/mount-options.js";
-import { type MountFlags, noMountFlags } from "../../src/cli/standard-words.js";
+import { noMountFlags } from "../../src/cli/standard-words.js";
+import type { MountFlags } from "../../src/drivers/driver.js";
 
 /** Text that can be a value: not empty; anything else, also commas, since it is printed with its protection. */
 const text = fc.string({ minLength: 1, unit: "grapheme" });
