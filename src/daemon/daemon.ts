@@ -77,8 +77,7 @@ export async function runMount(
   const stopped = new Promise<void>((resolve) =>
     stopping.signal.addEventListener("abort", () => resolve(), { once: true }),
   );
-  if (stopping.signal.aborted) stop();
-  else await Promise.race([mount.ended, stopped]);
+  if (!stopping.signal.aborted) await Promise.race([mount.ended, stopped]);
   // Reads that wait for the network end now; the unmount would otherwise wait for them.
   stop();
   await mount.unmount();

@@ -1,4 +1,5 @@
 import type { ErofsImage } from "../native/erofs.js";
+import type { FuseStats } from "../native/fuse.js";
 import type { SpanStore } from "../native/layer.js";
 
 /** What a driver shows to the kernel: a tree, and the layers its files lie in. */
@@ -35,14 +36,8 @@ export interface MountRequest {
   readonly onMiss: (device: number, first: number, last: number, fileEndSpan: number) => void;
 }
 
-export interface DriverStats {
-  readonly requests: number;
-  readonly reads: number;
-  readonly readBytes: number;
-  readonly parked: number;
-  readonly interrupted: number;
-  readonly errors: number;
-}
+/** What every driver counts: so far there is one, and these are its session's counters. */
+export type DriverStats = FuseStats;
 
 /** A mount that answers. */
 export interface Mounted extends AsyncDisposable {

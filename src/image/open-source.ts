@@ -3,6 +3,7 @@ import type { BlobSource } from "../blob/blob-source.js";
 import { openFileBlob } from "../blob/file.js";
 import type { ImageProvider } from "../blob/image-provider.js";
 import { openOciLayout } from "../blob/oci-layout.js";
+import type { ImageConfig } from "../oci/config.js";
 import type { Descriptor } from "../oci/descriptor.js";
 import type { Digest } from "../oci/digest.js";
 import { parseImageSource } from "../oci/image-source.js";
@@ -42,6 +43,8 @@ export class OpenSource implements AsyncDisposable {
   readonly #provider: ImageProvider | undefined;
   readonly #file: BlobSource | undefined;
   readonly resolved: ResolvedImage | undefined;
+  /** Fetched once for all layers. */
+  #config: ImageConfig | undefined;
 
   private constructor(
     provider: ImageProvider | undefined,
@@ -98,8 +101,8 @@ export class OpenSource implements AsyncDisposable {
   /** The digest that the layer's uncompressed tar must have, from the image's config; undefined for a `file:` blob. */
   async fetchDiffId(layerNumber: number, signal?: AbortSignal): Promise<Digest | undefined> {
     if (!this.#provider || !this.resolved) return undefined;
-    const config = await this.#provider.fetchConfig(this.resolved, signal);
-    return config.diffIds[layerNumber];
+    this.#config ??= await this.#provider.fetchConfig(this.resolved, signal);
+    return this.#config.diffIds[layerNumber];
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

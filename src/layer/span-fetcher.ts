@@ -1,6 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { isOcifsError, OcifsError, throwIfAborted } from "../base/errors.js";
 import { SPAN_SUSPECT, type SpanStore } from "../native/layer.js";
+import { waitShared } from "../registry/abort.js";
 import { fetchSizes } from "./fetch-sizes.js";
 import type { RangeFetcher } from "./range-fetcher.js";
 import { SequentialReaders } from "./sequential-readers.js";
@@ -54,7 +55,7 @@ export class SpanFetcher implements AsyncDisposable {
     const growthBytes = this.#readers.note(first, last);
     this.#startRuns(absent, growthBytes, options.fileEndSpan ?? last);
     const pending = absent.map((span) => this.#inFlight.get(span)).filter((p) => p !== undefined);
-    await abandonable(Promise.all(pending), options.signal);
+    await waitShared(Promise.all(pending), "read", options.signal);
   }
 
   /** From now on every read of missing spans fails with this error: the blob is not what it should be. */
@@ -182,26 +183,4 @@ export class SpanFetcher implements AsyncDisposable {
 /** Marks a rejection as handled where the same failure reaches its callers another way. */
 function noteHandled(_error: unknown): void {
   return;
-}
-
-/** Waits for `work`, or leaves early with `aborted` when the signal fires. The work itself goes on. */
-async function abandonable(work: Promise<unknown>, signal: AbortSignal | undefined): Promise<void> {
-  if (!signal) {
-    await work;
-    return;
-  }
-  await new Promise<void>((resolve, reject) => {
-    const onAbort = () => reject(new OcifsError("aborted", "read: cancelled", { cause: signal.reason }));
-    signal.addEventListener("abort", onAbort, { once: true });
-    work.then(
-      () => {
-        signal.removeEventListener("abort", onAbort);
-        resolve();
-      },
-      (error: unknown) => {
-        signal.removeEventListener("abort", onAbort);
-        reject(error);
-      },
-    );
-  });
 }
