@@ -75,4 +75,6 @@ export const limits = {
   treeBytes: 1 << 30,
   /** An index's JSON: 67 bytes of span digest for each of `checkpoints`, and room for the rest. */
   indexJsonBytes: 80 << 20,
+  /** Downloads one process shares out at once: each has a file, and a connection or a place in the queue for one. */
+  inFlightStreams: 1024,
 } as const;
