@@ -34,6 +34,7 @@ const MAX_TRIES = 16;
 /** One try to bring the blob to its end. It ends with everyone who follows it. */
 class Run {
   readonly #end = new AbortController();
+  readonly #left = new AbortController();
   failure: { error: unknown } | undefined;
 
   /** Fires when the run fails. */
@@ -41,10 +42,16 @@ class Run {
     return this.#end.signal;
   }
 
+  /** Fires after that, when those who followed it do not wait any more: what only they wanted is not wanted now. */
+  get left(): AbortSignal {
+    return this.#left.signal;
+  }
+
   fail(error: unknown): void {
     if (this.failure) return;
     this.failure = { error };
     this.#end.abort(error);
+    this.#left.abort(error);
   }
 
   throwIfFailed(): void {
@@ -78,6 +85,7 @@ export class InFlightStream implements AsyncDisposable {
   #run: StartedRun | undefined;
   #corrupt: { error: OcifsError } | undefined;
   #complete = false;
+  readonly #reading = new Set<Promise<void>>();
   #followers = 0;
   /** Fired by the first follower while the producer waits as prefetch. */
   #unattended: AbortController | undefined;
@@ -198,7 +206,7 @@ export class InFlightStream implements AsyncDisposable {
     this.#closing.abort(error);
     const run = this.#run;
     run?.state.fail(error);
-    await Promise.allSettled([run?.done]);
+    await Promise.allSettled([run?.done, ...this.#reading]);
     if (this.#ownsFetcher) await this.#fetcher[Symbol.asyncDispose]();
   }
 
@@ -255,7 +263,7 @@ export class InFlightStream implements AsyncDisposable {
     const needs = {
       growTo: piece.begin + (this.#options.requestBytes ?? ahead),
       diskOnly: true,
-      giveUp: state.ended,
+      giveUp: state.left,
     };
     if (priority === "demand" || this.#followers > 0) {
       await this.#readPiece(bytes, piece, state, { ...needs, signal: state.ended });
@@ -321,7 +329,18 @@ export class InFlightStream implements AsyncDisposable {
     }
   }
 
+  /** What is being read is waited for at closing: the descriptor must not be another file's by then. */
   async #readPiece(out: Buffer, piece: ByteRange, state: Run | undefined, needs: NeedOptions): Promise<void> {
+    const reading = this.#readIntact(out, piece, state, needs);
+    this.#reading.add(reading);
+    try {
+      await reading;
+    } finally {
+      this.#reading.delete(reading);
+    }
+  }
+
+  async #readIntact(out: Buffer, piece: ByteRange, state: Run | undefined, needs: NeedOptions): Promise<void> {
     try {
       for (let tries = 0; tries < MAX_TRIES; tries++) {
         const lease = await this.#fetcher.need(piece, needs);
