@@ -3,7 +3,7 @@
     "target_name": "ocifs",
     "sources": [
       "addon.cc",
-      "erofs/image.cc", "erofs/format.cc", "erofs/inode.cc", "erofs/extents.cc", "erofs/directory.cc", "erofs/xattr.cc",
+      "erofs/image.cc", "erofs/format.cc", "erofs/inode.cc", "erofs/extents.cc", "erofs/directory.cc", "erofs/xattr.cc", "erofs/listing.cc",
       "erofs/binding.cc",
       "inflate/span_decoder.cc", "inflate/gzip_framing.cc", "inflate/checkpoint_writer.cc", "inflate/recorder.cc", "inflate/zinfo_table.cc", "inflate/binding.cc",
       "sparse/sparse.cc", "sparse/binding.cc",

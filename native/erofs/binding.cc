@@ -5,6 +5,7 @@
 
 #include "../base/napi_util.h"
 #include "image.h"
+#include "listing.h"
 
 namespace ocifs::erofs {
 namespace {
@@ -44,6 +45,7 @@ class ErofsImage : public Napi::ObjectWrap<ErofsImage> {
     return DefineClass(env, "ErofsImage",
                        {InstanceMethod<&ErofsImage::Info>("info"), InstanceMethod<&ErofsImage::GetAttr>("getattr"),
                         InstanceMethod<&ErofsImage::Lookup>("lookup"), InstanceMethod<&ErofsImage::ReadDir>("readdir"),
+                        InstanceMethod<&ErofsImage::ListDirectory>("listDirectory"),
                         InstanceMethod<&ErofsImage::ReadLink>("readlink"),
                         InstanceMethod<&ErofsImage::ListXattr>("listxattr"),
                         InstanceMethod<&ErofsImage::GetXattr>("getxattr"),
@@ -145,6 +147,21 @@ class ErofsImage : public Napi::ObjectWrap<ErofsImage> {
     out["entries"] = list;
     out["cookie"] = Num(env, cookie, "a directory position");
     out["done"] = Napi::Boolean::New(env, !more);
+    return out;
+  }
+
+  Napi::Value ListDirectory(const Napi::CallbackInfo& info) {
+    Napi::Env env = info.Env();
+    const uint64_t nid = ToU64(info[0], "nid"), cookie = ToU64(info[1], "cookie");
+    if (!info[2].IsTypedArray() || info[2].As<Napi::TypedArray>().TypedArrayType() != napi_uint8_array)
+      throw ToError(env, Status::Usage("buffer must be a Uint8Array"));
+    auto buffer = info[2].As<Napi::Uint8Array>();
+    ListedPage page;
+    ThrowIfFailed(env, erofs::ListDirectory(*Opened(env), nid, cookie, buffer.Data(), buffer.ByteLength(), &page));
+    auto out = Napi::Object::New(env);
+    out["usedBytes"] = Num(env, page.used, "a page's size");
+    out["cookie"] = Num(env, page.cookie, "a directory position");
+    out["done"] = Napi::Boolean::New(env, page.done);
     return out;
   }
 

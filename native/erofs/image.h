@@ -77,6 +77,8 @@ class Image {
   Status ReadLink(uint64_t nid, std::string* out) const;
   // Names as listxattr(2) gives them: each followed by NUL.
   Status ListXattr(uint64_t nid, std::string* out) const;
+  // Calls `visit(name, value)` for each attribute, in stored order; the same checks as ListXattr's. A hostile image may name one twice.
+  Status VisitXattrs(uint64_t nid, const std::function<void(std::string_view, std::string_view)>& visit) const;
   // err == ENODATA when the inode has no such attribute. `name` is the full name ("user.foo").
   Status GetXattr(uint64_t nid, std::string_view name, std::string* out) const;
   // Appends the extents that cover [offset, min(offset+length, size)) of a regular file, in order, without gaps.

@@ -123,17 +123,24 @@ Status Image::Private::LoadPrefixes(uint64_t start, uint32_t count) {
   return Status::Ok();
 }
 
-Status Image::ListXattr(uint64_t nid, std::string* out) const {
+Status Image::VisitXattrs(uint64_t nid, const std::function<void(std::string_view, std::string_view)>& visit) const {
   Inode inode;
   if (Status s = p_->ReadInode(nid, &inode); !s.ok()) return s;
-  out->clear();
   bool possible = true;
+  std::string name;
   Status s = ForEach(*p_, inode, [&](const Entry& e) {
     possible = e.name_size() <= kXattrNameMax && e.suffix.find('\0') == e.suffix.npos && e.infix.find('\0') == e.infix.npos;
-    if (possible) out->append(e.prefix).append(e.infix).append(e.suffix).push_back('\0');
-    return possible;
+    if (!possible) return false;
+    name.assign(e.prefix).append(e.infix).append(e.suffix);
+    visit(name, e.value);
+    return true;
   });
   return s.ok() && !possible ? BadXattrs(nid) : s;
+}
+
+Status Image::ListXattr(uint64_t nid, std::string* out) const {
+  out->clear();
+  return VisitXattrs(nid, [&](std::string_view name, std::string_view) { out->append(name).push_back('\0'); });
 }
 
 Status Image::GetXattr(uint64_t nid, std::string_view name, std::string* out) const {

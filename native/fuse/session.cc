@@ -46,6 +46,18 @@ uint32_t EncodeDev(uint32_t major, uint32_t minor) {
   return (minor & 0xff) | (major << 8) | ((minor & ~0xffu) << 12);
 }
 
+// From a list of NUL-terminated names.
+void RemoveTrusted(std::string* names) {
+  static constexpr std::string_view kPrefix = "trusted.";
+  std::string kept;
+  for (size_t at = 0; at < names->size();) {
+    const size_t end = names->find('\0', at) + 1;
+    if (names->compare(at, kPrefix.size(), kPrefix) != 0) kept.append(*names, at, end - at);
+    at = end;
+  }
+  names->swap(kept);
+}
+
 Status FillDirentSafely(const erofs::Dirent& d) {
   return d.name.empty() || d.name.size() > NAME_MAX ? Status::Corrupt("directory entry name") : Status::Ok();
 }
@@ -224,6 +236,9 @@ uint64_t Session::ToNodeid(uint64_t nid) const {
   return nid;
 }
 
+// The C library takes a directory entry of inode 0 for a deleted one and hides it.
+uint64_t Session::ToIno(uint64_t nid) const { return nid == 0 ? kNodeidForNidZero : nid; }
+
 void Session::ReplyError(int fd, uint64_t unique, int err) {
   fuse_out_header h{};
   h.len = sizeof h;
@@ -325,7 +340,7 @@ Status Session::FillAttr(uint64_t nid, void* p) const {
   if (Status s = o_.image->GetAttr(nid, &a); !s.ok()) return s;
   auto* out = static_cast<fuse_attr*>(p);
   std::memset(out, 0, sizeof *out);
-  out->ino = nid;
+  out->ino = ToIno(nid);
   out->size = a.size;
   // Not the blocks that are cached: programs such as cp take st_blocks < size for holes and skip them.
   out->blocks = (a.size + 511) / 512;
@@ -348,7 +363,9 @@ void Session::DoLookup(Worker& w, const Request& r) {
   out.entry_valid = out.attr_valid = kForeverSeconds;
   const uint64_t dir = ToNid(r.head->nodeid);
   uint64_t nid = dir;
-  if (name != ".") {  // "." and ".." come from exportfs (file handles)
+  // "." and ".." come from open_by_handle_at(2). A handle may name anything: what is no inode is ESTALE there.
+  const bool by_handle = name == ".";
+  if (!by_handle) {
     erofs::Dirent d;
     Status s = o_.image->Lookup(dir, name, &d);
     // nodeid 0 with a validity is a negative entry the kernel keeps.
@@ -356,7 +373,7 @@ void Session::DoLookup(Worker& w, const Request& r) {
     if (!s.ok()) return ReplyError(w.fd, r.head->unique, s.err);
     nid = d.nid;
   }
-  if (Status s = FillAttr(nid, &out.attr); !s.ok()) return ReplyError(w.fd, r.head->unique, s.err);
+  if (Status s = FillAttr(nid, &out.attr); !s.ok()) return ReplyError(w.fd, r.head->unique, by_handle ? ESTALE : s.err);
   out.nodeid = ToNodeid(nid);
   Reply(w.fd, r.head->unique, &out, sizeof out);
 }
@@ -423,6 +440,7 @@ void Session::ServeRead(int fd, uint64_t unique, uint64_t nid, uint64_t offset, 
             again->store = store;
             parked_[unique] = again;
           }
+          if (again->claimed) return Forget(unique);  // interrupted while it was being resumed
           if (TakeInterrupted(unique)) return finish_error(EINTR);
           counters_.parked.fetch_add(1, std::memory_order_relaxed);
           if (stopping_) return finish_error(EIO);
@@ -511,7 +529,7 @@ void Session::DoReaddir(Worker& w, const Request& r, bool plus) {
     } else {
       dirent = reinterpret_cast<fuse_dirent*>(out + used);
     }
-    dirent->ino = d.nid;
+    dirent->ino = ToIno(d.nid);
     dirent->off = next;
     dirent->namelen = static_cast<uint32_t>(d.name.size());
     dirent->type = ModeOfDirentType(d.type) >> 12;
@@ -555,6 +573,8 @@ void Session::DoListxattr(Worker& w, const Request& r) {
   std::string names;
   if (Status s = o_.image->ListXattr(ToNid(r.head->nodeid), &names); !s.ok())
     return ReplyError(w.fd, r.head->unique, s.err);
+  // Kernel file systems show these to the administrator only; VFS checks reading their values, but not this list.
+  if (r.head->uid != 0) RemoveTrusted(&names);
   if (in->size == 0) {
     fuse_getxattr_out out{};
     out.size = static_cast<uint32_t>(names.size());

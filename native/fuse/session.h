@@ -79,6 +79,7 @@ class Session : public std::enable_shared_from_this<Session> {
 
   uint64_t ToNid(uint64_t nodeid) const;
   uint64_t ToNodeid(uint64_t nid) const;
+  uint64_t ToIno(uint64_t nid) const;
   Status FillAttr(uint64_t nid, void* fuse_attr) const;
   void ReplyError(int fd, uint64_t unique, int err);
   void Reply(int fd, uint64_t unique, const void* data, size_t size);

@@ -42,7 +42,7 @@ class SpanStoreObject : public Napi::ObjectWrap<SpanStoreObject> {
                         InstanceMethod<&SpanStoreObject::Fill>("fill"), InstanceMethod<&SpanStoreObject::Check>("checkSuspect"),
                         InstanceMethod<&SpanStoreObject::Fail>("fail"), InstanceMethod<&SpanStoreObject::Flush>("flushClean"),
                         InstanceMethod<&SpanStoreObject::DisableDisk>("disableDisk"),
-                        InstanceMethod<&SpanStoreObject::Evict>("evict"),
+                        InstanceMethod<&SpanStoreObject::Evict>("evict"), InstanceMethod<&SpanStoreObject::Wake>("wake"),
                         InstanceMethod<&SpanStoreObject::Close>("close")});
   }
 
@@ -168,15 +168,24 @@ class SpanStoreObject : public Napi::ObjectWrap<SpanStoreObject> {
         [good](Napi::Env env) -> Napi::Value { return Napi::Boolean::New(env, *good); });
   }
   void Fail(const Napi::CallbackInfo& info) {
-    Live(info.Env())->Fail({ToU64(info[0], "first"), ToU64(info[1], "last")}, ToInt(info[2], "errno"));
+    // A store that is closed has failed everyone already.
+    if (store_) store_->Fail({ToU64(info[0], "first"), ToU64(info[1], "last")}, ToInt(info[2], "errno"));
   }
   Napi::Value Flush(const Napi::CallbackInfo& info) {
     auto s = Live(info.Env());
     return AsyncTask::Run(
         info.Env(), [=] { return s->FlushClean(); }, [](Napi::Env env) -> Napi::Value { return env.Undefined(); });
   }
-  void Evict(const Napi::CallbackInfo& info) {
-    ThrowIfFailed(info.Env(), Live(info.Env())->Evict({Span(info, 0), Span(info, 1)}));
+  // On a pool thread: it waits for writers, also those of other processes.
+  Napi::Value Evict(const Napi::CallbackInfo& info) {
+    auto s = Live(info.Env());
+    const layer::SpanRange range{Span(info, 0), Span(info, 1)};
+    return AsyncTask::Run(
+        info.Env(), [=] { return s->Evict(range); }, [](Napi::Env env) -> Napi::Value { return env.Undefined(); });
+  }
+  // wake(first, last) → whether all of them are present.
+  Napi::Value Wake(const Napi::CallbackInfo& info) {
+    return Napi::Boolean::New(info.Env(), Live(info.Env())->Wake({Span(info, 0), Span(info, 1)}));
   }
   void DisableDisk(const Napi::CallbackInfo& info) { Live(info.Env())->DisableDisk(); }
   // Work that runs holds the store; it goes with the last of it.

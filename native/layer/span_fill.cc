@@ -64,16 +64,15 @@ Status Produce(SpanStore& store, const FillInput& in, const inflate::Sink& sink)
   return inflate::DecodeSpan(si, sink);
 }
 
-Status FillOnce(SpanStore& store, const FillInput& in, Target* target) {
-  if (!in.discard)
-    if (Status s = store.BeginSpan(in.span, target); !s.ok()) return s;
+// Writes the span to `target`, which BeginSpan gave; ends with a commit or an abort.
+Status FillTo(SpanStore& store, const FillInput& in, Target target) {
   Sha256 sha;
   uint64_t at = 0;
   Status s = Produce(store, in, [&](const uint8_t* data, size_t size) {
     if (in.digest) sha.Update(data, size);
     const uint64_t offset = at;
     at += size;
-    return in.discard ? Status::Ok() : store.WriteSpan(*target, in.span, offset, data, size);
+    return in.discard ? Status::Ok() : store.WriteSpan(target, in.span, offset, data, size);
   });
   if (s.ok() && at != store.span_size(in.span))
     s = Status::Corrupt("span " + std::to_string(in.span) + ": " + std::to_string(at) + " bytes instead of " +
@@ -82,21 +81,27 @@ Status FillOnce(SpanStore& store, const FillInput& in, Target* target) {
     s = Status::Mismatch("span " + std::to_string(in.span) + ": its bytes do not have the digest that the index recorded");
   if (in.discard) return s;
   if (!s.ok()) {
-    store.AbortSpan(*target, in.span);
+    store.AbortSpan(target, in.span);
     return s;
   }
-  return store.CommitSpan(*target, in.span);
+  return store.CommitSpan(target, in.span);
 }
 }  // namespace
 
 Status FillSpan(SpanStore& store, const FillInput& in, std::string* degraded) {
   if (in.span >= store.span_count()) return Status::Usage("span number out of range");
-  Target target = Target::kData;
-  Status s = FillOnce(store, in, &target);
+  if (in.discard) return FillTo(store, in, Target::kMemory);
+  Target target;
+  if (Status s = store.BeginSpan(in.span, &target); !s.ok()) return s;
+  if (target == Target::kNone) {  // another process was faster; it woke nobody here
+    store.Wake({in.span, in.span});
+    return Status::Ok();
+  }
+  Status s = FillTo(store, in, target);
   if (target == Target::kData && (s.err == ENOSPC || s.err == EDQUOT || s.err == EROFS || s.err == EFBIG)) {
     *degraded = s.message;
     store.DisableDisk();
-    s = FillOnce(store, in, &target);
+    if (s = store.BeginSpan(in.span, &target); s.ok() && target != Target::kNone) s = FillTo(store, in, target);
   }
   return s;
 }
@@ -119,6 +124,8 @@ Status CheckSuspect(SpanStore& store, uint64_t span, const std::optional<std::ar
     *good = sha.Final() == *digest;
   }
   store.SettleSuspect(span, *good);
+  // Not when it was evicted meanwhile.
+  *good = store.present(span);
   return Status::Ok();
 }
 

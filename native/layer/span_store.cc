@@ -25,6 +25,9 @@ struct SpanStore::Header {
 namespace {
 constexpr char kMagic[8] = {'O', 'C', 'I', 'F', 'S', 'S', 'P', 'N'};
 constexpr uint32_t kFlagClean = 1;
+constexpr uint64_t kPage = 4096;
+
+Status Evicted(uint64_t span) { return Status::Errno(EBUSY, "span " + std::to_string(span) + " was evicted while it was written"); }
 
 Status FullPread(int fd, uint8_t* buf, size_t size, uint64_t offset, const char* what) {
   size_t done = 0;
@@ -51,15 +54,18 @@ Status FullPwrite(int fd, const uint8_t* buf, size_t size, uint64_t offset, cons
 }
 
 // Locks in `spans` (OFD, so they hold between processes and are gone with the process): byte 0, exclusive, while the
-// header changes; byte 1, shared, as long as the store is in use.
+// header changes; byte 1, shared, as long as the store is in use; a span's state byte, exclusive, while the span is
+// written or evicted.
 constexpr off_t kHeaderLockByte = 0, kUseLockByte = 1;
 
-int SetLock(int fd, int command, short type, off_t byte) {
+off_t SpanLockByte(uint64_t span) { return static_cast<off_t>(kSpansHeaderBytes + span); }
+
+int SetLock(int fd, int command, short type, off_t byte, uint64_t count = 1) {
   struct flock l {};
   l.l_type = type;
   l.l_whence = SEEK_SET;
   l.l_start = byte;
-  l.l_len = 1;
+  l.l_len = static_cast<off_t>(count);
   int r;
   do r = fcntl(fd, command, &l);
   while (r < 0 && errno == EINTR);
@@ -208,9 +214,9 @@ Status SpanStore::Read(uint64_t offset, size_t size, uint8_t* buf, bool* ready, 
     return Status::Corrupt("read of [" + std::to_string(offset) + ", +" + std::to_string(size) +
                            ") past the layer's end at " + std::to_string(size_bytes()));
   const uint64_t first = SpanAt(offset), last = SpanAt(offset + size - 1);
-  // A span may be evicted while it is read: its state is cleared before its bytes go, and the generation is raised before
-  // the state is cleared. Unchanged generations after the read therefore prove that no byte came from a hole. A few
-  // tries, then it counts as missing: the parked request is answered after the next fetch.
+  // A span may be evicted while it is read: its state is cleared, then the generation raised, then its bytes go. Who saw
+  // the state before it was cleared therefore sees another generation after the read if any byte can have come from a
+  // hole. A few tries, then it counts as missing: the parked request is answered after the next fetch.
   for (int tries = 0; tries < 4; tries++) {
     const uint64_t disk_gen = EvictGeneration(), mem_gen = memory_generation_.load(std::memory_order_acquire);
     uint64_t miss_first = UINT64_MAX, miss_last = 0;
@@ -228,22 +234,27 @@ Status SpanStore::Read(uint64_t offset, size_t size, uint8_t* buf, bool* ready, 
     uint64_t i = first;
     while (at < end) {
       // Neighbouring spans of the same file are one pread.
-      const bool on_disk = state(i) == kPresent;
+      const int fd = FdOf(i);
+      if (fd < 0) break;  // evicted since
       uint64_t stop = std::min(end, out_[i + 1]);
-      while (stop < end && (state(i + 1) == kPresent) == on_disk) stop = std::min(end, out_[++i + 1]);
-      if (Status s = FullPread(on_disk ? data_fd_ : memory_fd_, buf + (at - offset), stop - at, at, "layer data"); !s.ok())
-        return s;
+      while (stop < end && FdOf(i + 1) == fd) stop = std::min(end, out_[++i + 1]);
+      if (Status s = FullPread(fd, buf + (at - offset), stop - at, at, "layer data"); !s.ok()) return s;
       at = stop;
       i++;
     }
     std::atomic_thread_fence(std::memory_order_seq_cst);
-    if (EvictGeneration() == disk_gen && memory_generation_.load(std::memory_order_acquire) == mem_gen) {
+    if (at == end && EvictGeneration() == disk_gen && memory_generation_.load(std::memory_order_acquire) == mem_gen) {
       *ready = true;
       return Status::Ok();
     }
   }
   *missing = {first, last};
   return Status::Ok();
+}
+
+int SpanStore::FdOf(uint64_t span) const {
+  if (state(span) == kPresent) return data_fd_;
+  return memory_state_[span].load(std::memory_order_acquire) == kPresent ? memory_fd_ : -1;
 }
 
 bool SpanStore::Park(SpanRange range, std::shared_ptr<Waiter> waiter) {
@@ -263,10 +274,23 @@ bool SpanStore::Unpark(const Waiter* waiter) {
   return true;
 }
 
-void SpanStore::TakeReady(uint64_t span, std::vector<std::shared_ptr<Waiter>>* out) {
+bool SpanStore::Wake(SpanRange range) {
+  if (range.first > range.last || range.last >= span_count()) return false;
+  std::vector<std::shared_ptr<Waiter>> ready;
+  bool all = true;
+  {
+    std::lock_guard<std::mutex> g(mutex_);
+    for (uint64_t i = range.first; i <= range.last && all; i++) all = present(i);
+    TakeReady(range, &ready);
+  }
+  for (auto& w : ready) w->OnReady();
+  return all;
+}
+
+void SpanStore::TakeReady(SpanRange range, std::vector<std::shared_ptr<Waiter>>* out) {
   for (size_t k = 0; k < parked_.size();) {
     const SpanRange r = parked_[k].range;
-    bool all = r.first <= span && span <= r.last;
+    bool all = r.first <= range.last && range.first <= r.last;
     for (uint64_t i = r.first; i <= r.last && all; i++) all = present(i);
     if (!all) {
       k++;
@@ -310,60 +334,120 @@ Status SpanStore::EnsureMemory() {
   return Status::Ok();
 }
 
-void SpanStore::MakeRoomInMemory(uint64_t bytes) {
-  while (!memory_order_.empty() && memory_used_ + bytes > memory_limit_) {
+void SpanStore::PunchMemory(uint64_t span) {
+  // Pages at the edges are shared with neighbours; they go with the last of them.
+  const auto used = [&](uint64_t i) { return memory_state_[i].load(std::memory_order_relaxed) == kPresent || writing_.contains(i); };
+  uint64_t begin = out_[span] / kPage * kPage, end = (out_[span + 1] + kPage - 1) / kPage * kPage;
+  for (uint64_t i = span; i-- > 0 && out_[i + 1] > begin;)
+    if (used(i)) begin += kPage;
+  for (uint64_t i = span + 1; i < span_count() && out_[i] < end; i++)
+    if (used(i)) end -= kPage;
+  if (end > begin)
+    (void)fallocate(memory_fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(begin),
+                    static_cast<off_t>(end - begin));
+}
+
+void SpanStore::DropFromMemory(uint64_t span) {
+  if (memory_state_[span].exchange(kAbsent) != kPresent) return;
+  memory_generation_.fetch_add(1);
+  memory_used_ -= span_size(span);
+  PunchMemory(span);
+}
+
+Status SpanStore::ReserveMemory(uint64_t span) {
+  const uint64_t size = span_size(span);
+  if (size > memory_limit_)
+    return Status::Limit("span " + std::to_string(span) + " of " + std::to_string(size) +
+                         " bytes is larger than the memory that serves without a disk cache");
+  if (Status s = EnsureMemory(); !s.ok()) return s;
+  while (!memory_order_.empty() && memory_used_ + size > memory_limit_) {
     const uint64_t old = memory_order_.front();
     memory_order_.pop_front();
-    memory_generation_.fetch_add(1, std::memory_order_acq_rel);
-    memory_state_[old].store(kAbsent, std::memory_order_release);
-    // Whole pages only: the neighbours' bytes in shared pages stay.
-    const uint64_t page = 4096, begin = (out_[old] + page - 1) / page * page, end = out_[old + 1] / page * page;
-    if (end > begin)
-      (void)fallocate(memory_fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(begin),
-                      static_cast<off_t>(end - begin));
-    memory_used_ -= std::min(memory_used_, span_size(old));
+    DropFromMemory(old);
   }
+  // What is left is being written, and will be done soon.
+  if (memory_used_ + size > memory_limit_) return Status::Errno(EBUSY, "memory that serves without a disk cache");
+  memory_used_ += size;
+  return Status::Ok();
+}
+
+void SpanStore::UnlockSpan(uint64_t span) {
+  if (spans_fd_ >= 0) SetLock(spans_fd_, F_OFD_SETLK, F_UNLCK, SpanLockByte(span));
 }
 
 Status SpanStore::BeginSpan(uint64_t span, Target* target) {
-  *target = disk_ok() ? Target::kData : Target::kMemory;
-  if (*target == Target::kData) return Status::Ok();
   std::lock_guard<std::mutex> g(mutex_);
-  if (span_size(span) > memory_limit_)
-    return Status::Limit("span " + std::to_string(span) + " of " + std::to_string(span_size(span)) +
-                         " bytes is larger than the memory that serves without a disk cache");
-  if (Status s = EnsureMemory(); !s.ok()) return s;
-  MakeRoomInMemory(span_size(span));
-  memory_used_ += span_size(span);
+  if (writing_.contains(span) || (evicting_ && evicting_->first <= span && span <= evicting_->last))
+    return Status::Errno(EBUSY, "span " + std::to_string(span));
+  *target = disk_ok() ? Target::kData : Target::kMemory;
+  if (*target == Target::kData && spans_fd_ >= 0 &&
+      SetLock(spans_fd_, F_OFD_SETLK, F_WRLCK, SpanLockByte(span)) < 0) {
+    if (errno != EAGAIN && errno != EACCES) return Status::Errno(errno, "lock span states");
+    // Another process writes or evicts it: its bytes must not be touched, nor can it be waited for, it may be stopped.
+    *target = Target::kMemory;
+  }
+  // Only now, with the lock: nobody else can make it present between this look and the first byte written.
+  if (present(span)) {
+    if (*target == Target::kData) UnlockSpan(span);
+    *target = Target::kNone;
+    return Status::Ok();
+  }
+  if (*target == Target::kMemory)
+    if (Status s = ReserveMemory(span); !s.ok()) return s;
+  writing_.emplace(span, Writing{});
   return Status::Ok();
 }
 
 Status SpanStore::WriteSpan(Target target, uint64_t span, uint64_t offset, const uint8_t* data, size_t size) {
   if (span >= span_count() || offset > span_size(span) || size > span_size(span) - offset)
     return Status::Corrupt("span " + std::to_string(span) + ": more bytes than its table entry says");
-  return FullPwrite(target == Target::kData ? data_fd_ : memory_fd_, data, size, out_[span] + offset, target == Target::kData ? "layer data" : "memory file");
+  {
+    std::lock_guard<std::mutex> g(mutex_);
+    if (const auto it = writing_.find(span); it == writing_.end() || it->second.evicted) return Evicted(span);
+  }
+  return FullPwrite(target == Target::kData ? data_fd_ : memory_fd_, data, size, out_[span] + offset,
+                    target == Target::kData ? "layer data" : "memory file");
+}
+
+void SpanStore::EndWriting(Target target, uint64_t span) {
+  writing_.erase(span);
+  if (target == Target::kData) UnlockSpan(span);
+  written_.notify_all();
 }
 
 Status SpanStore::CommitSpan(Target target, uint64_t span) {
   std::vector<std::shared_ptr<Waiter>> ready;
   {
     std::lock_guard<std::mutex> g(mutex_);
+    const auto it = writing_.find(span);
+    if (it == writing_.end() || it->second.evicted) {
+      Discard(target, span);
+      return Evicted(span);
+    }
+    // The state before the lock is let go: the next writer must see that there is nothing left to write.
     if (target == Target::kData) {
       StateByte(span).store(kPresent, std::memory_order_release);
     } else {
       memory_order_.push_back(span);
       memory_state_[span].store(kPresent, std::memory_order_release);
     }
-    TakeReady(span, &ready);
+    EndWriting(target, span);
+    TakeReady({span, span}, &ready);
   }
   for (auto& w : ready) w->OnReady();
   return Status::Ok();
 }
 
-void SpanStore::AbortSpan(Target target, uint64_t span) {
+void SpanStore::Discard(Target target, uint64_t span) {
+  EndWriting(target, span);
   if (target != Target::kMemory) return;  // bytes without their state byte are not there
+  memory_used_ -= span_size(span);
+  PunchMemory(span);
+}
+
+void SpanStore::AbortSpan(Target target, uint64_t span) {
   std::lock_guard<std::mutex> g(mutex_);
-  memory_used_ -= std::min(memory_used_, span_size(span));
+  Discard(target, span);
 }
 
 void SpanStore::SettleSuspect(uint64_t span, bool good) {
@@ -372,30 +456,43 @@ void SpanStore::SettleSuspect(uint64_t span, bool good) {
     std::lock_guard<std::mutex> g(mutex_);
     uint8_t was = kSuspect;
     StateByte(span).compare_exchange_strong(was, good ? kPresent : kAbsent);
-    if (good) TakeReady(span, &ready);
+    if (good) TakeReady({span, span}, &ready);
   }
   for (auto& w : ready) w->OnReady();
 }
 
 Status SpanStore::Evict(SpanRange range) {
   if (range.first > range.last || range.last >= span_count()) return Status::Usage("evict: span range out of range");
-  reinterpret_cast<Header*>(map_)->evict_generation.fetch_add(1, std::memory_order_acq_rel);
-  memory_generation_.fetch_add(1, std::memory_order_acq_rel);
-  std::lock_guard<std::mutex> g(mutex_);
-  for (uint64_t i = range.first; i <= range.last; i++) {
-    StateByte(i).store(kAbsent, std::memory_order_release);
-    if (memory_state_[i].exchange(kAbsent) == kPresent) memory_used_ -= std::min(memory_used_, span_size(i));
-  }
+  std::unique_lock<std::mutex> g(mutex_);
+  written_.wait(g, [&] { return !evicting_; });
+  // Writers of this process stop at their next piece, and no new one begins; those of others are waited for.
+  evicting_ = range;
+  for (auto& [span, writing] : writing_) writing.evicted |= range.first <= span && span <= range.last;
+  written_.wait(g, [&] { return std::none_of(writing_.begin(), writing_.end(), [](const auto& w) { return w.second.evicted; }); });
+  const uint64_t count = range.last - range.first + 1;
+  g.unlock();
+  const int locked = spans_fd_ < 0 ? 0 : SetLock(spans_fd_, F_OFD_SETLKW, F_WRLCK, SpanLockByte(range.first), count);
+  const int lock_errno = errno;
+  g.lock();
+  Status s = locked < 0 ? Status::Errno(lock_errno, "lock span states") : Clear(range);
+  if (spans_fd_ >= 0 && locked == 0) SetLock(spans_fd_, F_OFD_SETLK, F_UNLCK, SpanLockByte(range.first), count);
+  evicting_.reset();
+  written_.notify_all();
+  return s;
+}
+
+Status SpanStore::Clear(SpanRange range) {
+  for (uint64_t i = range.first; i <= range.last; i++) StateByte(i).store(kAbsent, std::memory_order_release);
+  reinterpret_cast<Header*>(map_)->evict_generation.fetch_add(1);
   std::erase_if(memory_order_, [&](uint64_t i) { return range.first <= i && i <= range.last; });
+  for (uint64_t i = range.first; i <= range.last; i++) DropFromMemory(i);
   // The first and last page may hold bytes of neighbours that stay.
-  const uint64_t page = 4096;
-  const uint64_t begin = range.first == 0 ? 0 : (out_[range.first] + page - 1) / page * page;
-  const uint64_t end = range.last + 1 == span_count() ? size_bytes() : out_[range.last + 1] / page * page;
-  if (end <= begin) return Status::Ok();
-  for (int fd : {data_fd_, memory_fd_})
-    if (fd >= 0 && fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(begin),
-                             static_cast<off_t>(end - begin)) < 0)
-      return Status::Errno(errno, "punch hole in layer data");
+  const uint64_t begin = range.first == 0 ? 0 : (out_[range.first] + kPage - 1) / kPage * kPage;
+  const uint64_t end = range.last + 1 == span_count() ? size_bytes() : out_[range.last + 1] / kPage * kPage;
+  if (end <= begin || data_fd_ < 0) return Status::Ok();
+  if (fallocate(data_fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(begin),
+                static_cast<off_t>(end - begin)) < 0)
+    return Status::Errno(errno, "punch hole in layer data");
   return Status::Ok();
 }
 
@@ -406,11 +503,20 @@ Status SpanStore::ReadRaw(uint64_t span, uint64_t offset, uint8_t* buf, size_t s
 
 Status SpanStore::FlushClean() {
   if (data_fd_ < 0 || spans_fd_ < 0) return Status::Ok();
+  // Most of it before the lock is taken: who opens the layer now waits for it.
   if (fdatasync(data_fd_) < 0) return Status::Errno(errno, "flush layer data");
   HeaderLock lock(spans_fd_);
   if (!lock.held()) return Status::Errno(errno, "lock span states");
-  // Another process still writes: the last one to close says "clean".
-  if (SetLock(spans_fd_, F_OFD_SETLK, F_WRLCK, kUseLockByte) < 0) return Status::Ok();
+  // Another process still uses it: the last one says "clean", so this one must not count any more.
+  Status s = Status::Ok();
+  if (SetLock(spans_fd_, F_OFD_SETLK, F_WRLCK, kUseLockByte) == 0) s = MarkClean();
+  SetLock(spans_fd_, F_OFD_SETLK, F_UNLCK, kUseLockByte);
+  return s;
+}
+
+Status SpanStore::MarkClean() {
+  // Again: a process that wrote since, and was killed, flushed nothing.
+  if (fdatasync(data_fd_) < 0) return Status::Errno(errno, "flush layer data");
   if (msync(map_, map_size_, MS_SYNC) < 0) return Status::Errno(errno, "flush span states");
   reinterpret_cast<Header*>(map_)->flags.fetch_or(kFlagClean);
   if (msync(map_, kSpansHeaderBytes, MS_SYNC) < 0) return Status::Errno(errno, "flush span states");

@@ -9,11 +9,13 @@
 #pragma once
 #include <atomic>
 #include <array>
+#include <condition_variable>
 #include <cstdint>
 #include <deque>
-#include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
+#include <unordered_map>
 #include <vector>
 
 #include "../base/status.h"
@@ -42,7 +44,11 @@ struct SpanRange {
   uint64_t first = 0, last = 0;  // inclusive
 };
 
-enum class Target { kData, kMemory };
+enum class Target {
+  kData,
+  kMemory,
+  kNone,  // the span is there already
+};
 
 class SpanStore {
  public:
@@ -80,12 +86,17 @@ class SpanStore {
   bool Park(SpanRange range, std::shared_ptr<Waiter> waiter);
   // Forgets the waiter; it is not called. False when it had left already.
   bool Unpark(const Waiter* waiter);
+  // Wakes who waits for spans of `range` and has them all: another process may have brought them, or an eviction may have
+  // undone what one commit saw. False when some span of `range` is missing.
+  bool Wake(SpanRange range);
   void Fail(SpanRange range, int err);  // everyone who waits for any span of the range
   void FailAll(int err);
 
-  // Writing one span: Begin picks the file and makes room, Write puts a piece at `offset` of the span, Commit makes it
-  // visible and wakes waiters, Abort undoes Begin. The caller serialises writers of one span in this process; two processes
-  // write equal bytes.
+  // Writing one span: Begin picks the file and claims the span, Write puts a piece at `offset` of the span, Commit makes
+  // it visible and wakes waiters, Abort forgets it. A span has one writer in `data`, here and in all processes: bytes are
+  // checked after they are written, so a second one could put wrong bytes under a state that says "present".
+  // Target kNone: the span is present, there is nothing to write or abort. `busy`, of any of the three: the span is written already or was evicted meanwhile, or memory is full of spans that
+  // are being written; Begin again in a moment. After a failed Begin or Commit there is nothing to abort.
   Status BeginSpan(uint64_t span, Target* target);
   Status WriteSpan(Target target, uint64_t span, uint64_t offset, const uint8_t* data, size_t size);
   Status CommitSpan(Target target, uint64_t span);
@@ -96,11 +107,12 @@ class SpanStore {
 
   // A suspect span whose digest was found right (who waits for it is woken), or wrong.
   void SettleSuspect(uint64_t span, bool good);
-  // Forgets [range]: states first, then the bytes of its whole pages. Readers notice by the generation.
+  // Forgets [range]: states first, then the bytes of its whole pages. Readers notice by the generation; writers of this
+  // process fail with `busy`, those of others are waited for.
   Status Evict(SpanRange range);
   Status ReadRaw(uint64_t span, uint64_t offset, uint8_t* buf, size_t size) const;  // from `data`, whatever the state
 
-  // Flushes `data`, then marks the header clean. Called when the last user in this process closes.
+  // Flushes `data`, then marks the header clean if no other process uses it. The last call on a store.
   Status FlushClean();
 
  private:
@@ -114,8 +126,17 @@ class SpanStore {
   Status EnsureMemory();
   std::atomic<uint8_t>& StateByte(uint64_t span) const;
   uint64_t EvictGeneration() const;
-  void TakeReady(uint64_t span, std::vector<std::shared_ptr<Waiter>>* out);
-  void MakeRoomInMemory(uint64_t bytes);
+  Status MarkClean();
+  int FdOf(uint64_t span) const;  // the file that has the span now, -1 for none
+  // All below: REQUIRES(mutex_).
+  void TakeReady(SpanRange range, std::vector<std::shared_ptr<Waiter>>* out);
+  Status ReserveMemory(uint64_t span);
+  void DropFromMemory(uint64_t span);
+  void PunchMemory(uint64_t span);
+  void UnlockSpan(uint64_t span);
+  void EndWriting(Target target, uint64_t span);
+  void Discard(Target target, uint64_t span);
+  Status Clear(SpanRange range);
 
   std::vector<uint64_t> out_;
   int data_fd_ = -1, spans_fd_ = -1, memory_fd_ = -1;
@@ -123,12 +144,19 @@ class SpanStore {
   size_t map_size_ = 0;
   std::atomic<bool> disk_ok_{true};
 
+  struct Writing {
+    bool evicted = false;  // what was written of it may be gone
+  };
+
   std::mutex mutex_;
+  std::condition_variable written_;                   // a span left `writing_`, or an eviction is over
+  std::unordered_map<uint64_t, Writing> writing_;     // GUARDED_BY(mutex_): spans between Begin and Commit or Abort
+  std::optional<SpanRange> evicting_;                 // GUARDED_BY(mutex_)
   std::vector<Parked> parked_;                        // GUARDED_BY(mutex_)
   std::deque<uint64_t> memory_order_;                 // GUARDED_BY(mutex_): spans in memory, oldest first
-  uint64_t memory_used_ = 0, memory_limit_ = 0;       // GUARDED_BY(mutex_)
+  uint64_t memory_used_ = 0, memory_limit_ = 0;       // GUARDED_BY(mutex_); spans that are being written count
   std::unique_ptr<std::atomic<uint8_t>[]> memory_state_;
-  std::atomic<uint64_t> memory_generation_{0};        // bumped before a span leaves memory
+  std::atomic<uint64_t> memory_generation_{0};        // raised before a span's bytes leave memory
 };
 
 }  // namespace ocifs::layer

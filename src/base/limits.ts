@@ -73,8 +73,14 @@ export const limits = {
   sparseChunksOfLayer: 1 << 22,
   /** Names, link targets and xattrs of one tree in memory; the largest layers seen hold a few tens of MB. */
   treeBytes: 1 << 30,
-  /** An index's JSON: 67 bytes of span digest for each of `checkpoints`, and room for the rest. */
-  indexJsonBytes: 80 << 20,
+  /** An index's JSON: 69 bytes of span digest for each of `checkpoints`, and what `impliedDirectories` and `danglingLinkBytes` need. */
+  indexJsonBytes: 128 << 20,
+  /** Directories of one layer that its tar has no entry for: ten bytes of JSON each. Builders that leave them out leave out a few. */
+  impliedDirectories: 1 << 20,
+  /** Paths and targets of one layer's hard links to layers below; a third more as base64 in JSON. */
+  danglingLinkBytes: 16 << 20,
+  /** Entries of all layers of an image together, which the merge reads once each: 80 bytes of memory a new name. */
+  imageEntries: 16 << 20,
   /** Downloads one process shares out at once: each has a file, and a connection or a place in the queue for one. */
   inFlightStreams: 1024,
 } as const;

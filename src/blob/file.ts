@@ -7,7 +7,8 @@ import type { BlobSource, FetchOptions } from "./blob-source.js";
 import { checkRange } from "./range.js";
 import { openRegularFile, readChunk } from "./regular-file.js";
 
-const chunkBytes = 256 << 10;
+/** Every read is a round trip to the thread pool, and waking a thread costs more than copying a MiB. */
+const chunkBytes = 1 << 20;
 
 export interface FileBlobOptions {
   /** What the file is supposed to be; computed from the whole file when not given, otherwise not checked. */

@@ -1,7 +1,8 @@
 import { randomBytes } from "node:crypto";
-import { access, constants, mkdir, open, readFile, rm } from "node:fs/promises";
+import { access, constants, open, readFile, rm } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join, resolve } from "node:path";
+import { ensureDirectory } from "../base/ensure-directory.js";
 import { messageOf, OcifsError } from "../base/errors.js";
 import { dataRanges } from "../native/sparse.js";
 import { algorithmOf, type Digest, hexOf } from "../oci/digest.js";
@@ -31,7 +32,7 @@ export class CacheDirectory {
   static async open(path: string): Promise<CacheDirectory> {
     const absolute = resolve(path);
     try {
-      await mkdir(absolute, { recursive: true, mode: 0o700 });
+      await ensureDirectory(absolute, 0o700);
       await access(absolute, constants.W_OK);
       await checkHoles(absolute);
       return new CacheDirectory(absolute, undefined);
@@ -43,7 +44,7 @@ export class CacheDirectory {
   /** `blobs/<algorithm>/<hex>`, keyed by blob digest: shared by all images, tags and mounts. Created when missing. */
   async blobDirectory(digest: Digest): Promise<string> {
     const path = join(this.path, "blobs", algorithmOf(digest), hexOf(digest));
-    await mkdir(path, { recursive: true, mode: 0o700 });
+    await ensureDirectory(path, 0o700);
     return path;
   }
 

@@ -20,7 +20,7 @@ export interface MountRequest {
   readonly flags: MountFlags;
   /** `context="…"` and its kin, verbatim with their quotes, for the data argument of mount(2). */
   readonly securityOptions: readonly string[];
-  /** `-f`: check everything, mount nothing. */
+  /** `-f`: check the command line and the mountpoint, mount nothing. */
   readonly fake: boolean;
   /** `-v`. */
   readonly verbose: boolean;
@@ -246,12 +246,12 @@ export function formatMountHelp(): string {
   return `${usageLine}
        mount.ocifs oci.image=REF [oci.KEY=VALUE ...] DIR
 
-Mounts a container image read-only and fetches only what is read. SOURCE is a registry reference
+Mounts a container image, or one layer of it, read-only and fetches only what is read. SOURCE is a registry reference
 (registry.example/app:1.4, with a digest if wanted), an OCI image layout (oci:DIR[:tag]) or one local
 blob (file:PATH). Unmount with umount DIR.
 
   -o LIST   options, separated by commas; may come several times
-  -f        check everything, mount nothing
+  -f        check the command line and the mountpoint, mount nothing
   -s        pass over unknown options, except oci.*
   -v        say more
   -r        read-only, which every mount is; -w is refused

@@ -1,7 +1,7 @@
 #!/usr/bin/env node
-import { readFile, stat } from "node:fs/promises";
+import { readFile, realpath, stat, statfs } from "node:fs/promises";
 import { resolve } from "node:path";
-import { OcifsError } from "../base/errors.js";
+import { messageOf, OcifsError } from "../base/errors.js";
 import { version } from "../base/version.js";
 import { defaultCacheDirectory } from "../cache/cache-directory.js";
 import { launchDaemon } from "../daemon/launch.js";
@@ -10,6 +10,7 @@ import { mountExitCode, mountExitCodes } from "./exit-codes.js";
 import { describeError } from "./frame.js";
 import { detectCaller } from "./mount-caller.js";
 import { formatMountHelp, type MountRequest, parseMountCommand } from "./mount-grammar.js";
+import { refuseUnsupportedOptions } from "./unsupported-options.js";
 
 /** A password is a line; a file of more than this was named by mistake. */
 const PASSWORD_FILE_BYTES = 64 << 10;
@@ -25,16 +26,18 @@ async function main(argv: readonly string[], signal: AbortSignal): Promise<void>
     return;
   }
   const { request } = command;
-  await checkMountpoint(request.mountpoint);
-  const config = await toMountConfig(request);
+  refuseUnsupportedOptions(request.options);
+  const config = await toMountConfig(request, await findMountpoint(request.mountpoint));
   if (request.verbose && request.toleratedWords.length > 0) {
     process.stderr.write(`mount.ocifs: passed over: ${request.toleratedWords.join(", ")}\n`);
   }
   if (request.fake) return;
   if (request.options.foreground) {
     const { runMount } = await import("../daemon/daemon.js");
-    await runMount(config, ({ driver }) =>
-      process.stderr.write(`mount.ocifs: ${config.mountpoint} is ready (${driver})\n`),
+    await runMount(
+      config,
+      ({ driver }) => process.stderr.write(`mount.ocifs: ${config.mountpoint} is ready (${driver})\n`),
+      { foreground: true },
     );
     return;
   }
@@ -43,21 +46,31 @@ async function main(argv: readonly string[], signal: AbortSignal): Promise<void>
   if (request.verbose) process.stderr.write(`mount.ocifs: ${config.mountpoint} is ready (${driver}, daemon ${pid})\n`);
 }
 
-async function checkMountpoint(path: string): Promise<void> {
-  const info = await stat(path).catch((cause: NodeJS.ErrnoException) => {
-    if (cause.code === "ENOENT")
-      throw new OcifsError("usage", `mountpoint ${path}: it does not exist; make it with mkdir`);
-    throw new OcifsError("io", `mountpoint ${path}: ${cause.message}`, { cause });
-  });
-  if (!info.isDirectory()) throw new OcifsError("usage", `mountpoint ${path}: it is not a directory`);
+/** The directory's real path: unmounting does not follow links, and /proc/mounts shows none. */
+async function findMountpoint(path: string): Promise<string> {
+  try {
+    const info = await stat(path);
+    if (!info.isDirectory()) throw new OcifsError("usage", `mountpoint ${path}: it is not a directory`);
+    // The kernel still knows the root's attributes when a mount's daemon is dead, but this it has to ask.
+    await statfs(path);
+    return await realpath(path);
+  } catch (cause) {
+    if (cause instanceof OcifsError) throw cause;
+    const { code } = cause as NodeJS.ErrnoException;
+    if (code === "ENOENT") throw new OcifsError("usage", `mountpoint ${path}: it does not exist; make it with mkdir`);
+    if (code === "ENOTCONN") {
+      throw new OcifsError("busy", `mountpoint ${path}: a mount is there whose daemon has died; unmount it first`);
+    }
+    throw new OcifsError("io", `mountpoint ${path}: ${messageOf(cause)}`, { cause });
+  }
 }
 
-async function toMountConfig(request: MountRequest): Promise<MountConfig> {
+async function toMountConfig(request: MountRequest, mountpoint: string): Promise<MountConfig> {
   const o = request.options;
   const password = o.passwordFile === undefined ? o.password : await readPasswordFile(o.passwordFile);
   return {
     source: absoluteSource(request.source),
-    mountpoint: resolve(request.mountpoint),
+    mountpoint,
     ...(o.layer === undefined ? {} : { layer: o.layer }),
     ...(o.blob === undefined ? {} : { blob: o.blob }),
     ...(o.platform === undefined ? {} : { platform: o.platform }),

@@ -149,25 +149,25 @@ export const optionTable: readonly OptionRow[] = [
   }),
   row("oci.layer", "layer", parseLayer, {
     placeholder: "N",
-    defaultText: "all layers",
+    defaultText: "all layers, merged",
     help: "mount one layer only, counted from 0, the base layer",
     excludes: ["oci.blob"],
   }),
   row("oci.blob", "blob", parseBlob, {
     placeholder: "DIGEST",
-    defaultText: "all layers",
+    defaultText: "all layers, merged",
     help: "mount one layer only, by the digest of its blob; 64 hex characters alone mean sha256",
     excludes: ["oci.layer"],
   }),
   row("oci.tarindex", "tarindex", wanted, {
     placeholder: "PATH",
     defaultText: "from the cache",
-    help: "index of the layer's tar; alone it means that the blob is an uncompressed tar",
+    help: "index of the one layer's tar; the .json beside it is used when there is one",
   }),
   row("oci.zinfo", "zinfo", wanted, {
     placeholder: "PATH",
     defaultText: "from the cache",
-    help: "checkpoints of the layer's gzip stream",
+    help: "checkpoints of the layer's gzip stream; a plain tar has none",
     needs: ["oci.tarindex"],
   }),
   row("oci.platform", "platform", parsePlatformText, {
@@ -202,7 +202,7 @@ export const optionTable: readonly OptionRow[] = [
   row("driver", "driver", oneOf(drivers), {
     placeholder: drivers.join("|"),
     defaultText: defaultMountOptions.driver,
-    help: "how the tree is given to the kernel",
+    help: "how the tree is given to the kernel; this version has fuse, and refuses the others",
   }),
   row("cachedir", "cacheDir", wanted, {
     placeholder: "DIR",
@@ -212,7 +212,7 @@ export const optionTable: readonly OptionRow[] = [
   row("cachesize", "cacheSizeBytes", (text, key) => parseSizeBytes(wanted(text, key), key), {
     placeholder: "SIZE",
     defaultText: "no limit",
-    help: "most bytes the cache may hold, such as 512M or 20G",
+    help: "most bytes the cache may hold; refused by this version",
   }),
   row("onerror", "onError", oneOf(errorPolicies), {
     placeholder: errorPolicies.join("|"),
@@ -222,21 +222,21 @@ export const optionTable: readonly OptionRow[] = [
   row("timeout", "timeoutMs", (text, key) => parseDurationMs(wanted(text, key), key), {
     placeholder: "TIME",
     defaultText: "60s",
-    help: "how long one fetch is tried, retries included: seconds, or with ms, s, m or h",
+    help: "how long a fetch without progress is tried again: seconds, or with ms, s, m or h",
   }),
   row("verify", "verify", oneOf(verifyModes), {
     placeholder: verifyModes.join("|"),
     defaultText: defaultMountOptions.verify,
-    help: "check every span before use, or the blob's digest once it is complete, or nothing",
+    help: "an index without span digests: check checkpoints and the complete blob, refuse it, or trust it",
   }),
   row("prefetch", "prefetch", oneOf(prefetchModes), {
     placeholder: prefetchModes.join("|"),
     defaultText: defaultMountOptions.prefetch,
-    help: "fetch what was not asked for: never, while idle, or everything at once",
+    help: "fetch what was not asked for; this version has none, and refuses the others",
   }),
   row("allow_other", "allowOther", flag, {
     defaultText: "off",
-    help: "let other users into the mount; file permissions are checked by the kernel",
+    help: "let other users in, as mounts by root always do; the kernel checks file permissions",
   }),
   row("foreground", "foreground", flag, {
     defaultText: "off",

@@ -1,7 +1,7 @@
 import { readdir, rm } from "node:fs/promises";
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { join } from "node:path";
-import { messageOf, OcifsError } from "../base/errors.js";
+import { isOcifsError, messageOf, OcifsError } from "../base/errors.js";
 
 /** A request or an answer; status of a large image is a few KiB. */
 const MESSAGE_BYTES = 4 << 20;
@@ -127,25 +127,47 @@ export function callDaemon(path: string, method: string, params?: unknown): Prom
   });
 }
 
-/** Calls `method` of every running daemon of this user; sockets left by dead ones are removed. */
-export async function callAllDaemons(directory: string, method: string): Promise<unknown[]> {
+/** What the daemons said, in the order of their sockets' names, and why some said nothing. */
+export interface DaemonAnswers {
+  readonly answers: readonly unknown[];
+  readonly failures: readonly OcifsError[];
+}
+
+/**
+ * Calls `method` of every running daemon of this user, all at once: a stuck one keeps no other from answering. Sockets left
+ * by dead ones are removed.
+ */
+export async function callAllDaemons(directory: string, method: string): Promise<DaemonAnswers> {
   let names: string[];
   try {
     names = await readdir(directory);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return [];
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return { answers: [], failures: [] };
     throw error;
   }
+  const paths = names.filter((name) => name.endsWith(".sock")).sort();
+  const settled = await Promise.allSettled(paths.map((name) => callIfAlive(join(directory, name), method)));
   const answers: unknown[] = [];
-  for (const name of names.filter((n) => n.endsWith(".sock")).sort()) {
-    const path = join(directory, name);
+  const failures: OcifsError[] = [];
+  for (const one of settled) {
+    if (one.status === "fulfilled") {
+      if (one.value) answers.push(one.value.result);
+    } else if (isOcifsError(one.reason)) failures.push(one.reason);
+    else throw one.reason;
+  }
+  return { answers, failures };
+}
+
+async function callIfAlive(path: string, method: string): Promise<{ result: unknown } | undefined> {
+  for (let tries = 0; ; tries++) {
     try {
-      answers.push(await callDaemon(path, method));
+      return { result: await callDaemon(path, method) };
     } catch (error) {
       const cause = error instanceof OcifsError ? (error.cause as NodeJS.ErrnoException | undefined) : undefined;
       if (cause?.code === "ECONNREFUSED") await rm(path, { force: true });
-      else if (cause?.code !== "ENOENT") throw error;
+      if (cause?.code === "ECONNREFUSED" || cause?.code === "ENOENT") return undefined;
+      // A daemon that is ending closes its connections; a second call then finds nobody.
+      if (tries > 0 || !isOcifsError(error, "network")) throw error;
     }
   }
-  return answers;
 }

@@ -10,7 +10,7 @@ import { type MountableImage, openMountableImage } from "../image/mountable-imag
 import { ControlServer } from "./control.js";
 import { MissHandler } from "./miss-handler.js";
 import type { MountConfig } from "./mount-config.js";
-import { openRuntimeDirectory } from "./runtime-directory.js";
+import { daemonLogPath, openRuntimeDirectory } from "./runtime-directory.js";
 import type { MountStatus } from "./status.js";
 
 export interface ReadyDetails {
@@ -89,7 +89,7 @@ export async function runMount(
 function openDaemonLog(config: MountConfig, runtime: string, foreground: boolean, cleanup: Cleanup): Log {
   if (config.log.path !== undefined) return openLog(config.log.level, config.log.path);
   if (foreground) return openLog(config.log.level, 2);
-  const path = join(runtime, `${process.pid}.log`);
+  const path = daemonLogPath(runtime, process.pid);
   cleanup.defer(() => rm(path, { force: true }));
   return openLog(config.log.level, path);
 }

@@ -1,22 +1,30 @@
 import { spawn } from "node:child_process";
+import { randomUUID } from "node:crypto";
+import { type FileHandle, open, readFile, rename, rm } from "node:fs/promises";
+import { dirname, join } from "node:path";
 import type { Readable } from "node:stream";
 import { fileURLToPath } from "node:url";
-import { OcifsError, type OcifsErrorCode } from "../base/errors.js";
+import { ensureDirectory } from "../base/ensure-directory.js";
+import { messageOf, OcifsError, type OcifsErrorCode } from "../base/errors.js";
 import type { MountConfig, Readiness } from "./mount-config.js";
+import { daemonLogPath, openRuntimeDirectory } from "./runtime-directory.js";
 
 /** One JSON line with a sentence or two in it. */
 const READINESS_BYTES = 64 << 10;
+/** Of what a crashed daemon said, in the message about it. */
+const LAST_WORDS_CHARACTERS = 500;
 
 /**
  * Starts a daemon for one mount in the background and waits until the mount answers or cannot be made; then this process
  * may end. What went wrong is thrown as the daemon's own OcifsError. An aborted wait ends the daemon.
  */
 export async function launchDaemon(config: MountConfig, signal: AbortSignal): Promise<Readiness & { ok: true }> {
+  await using log = await DaemonLog.open(config);
   const child = spawn(process.execPath, [fileURLToPath(new URL("./main.js", import.meta.url))], {
     detached: true,
     cwd: "/",
-    // The log, not these, is where a daemon speaks; what Node itself says at a crash still goes somewhere.
-    stdio: ["pipe", "ignore", "inherit", "pipe"],
+    // Nothing of the caller's: a daemon that kept his standard error open would keep `mount.ocifs 2>&1 | cat` waiting.
+    stdio: ["pipe", "ignore", log.fd, "pipe"],
   });
   const onAbort = () => child.kill("SIGTERM");
   signal.addEventListener("abort", onAbort, { once: true });
@@ -30,13 +38,17 @@ export async function launchDaemon(config: MountConfig, signal: AbortSignal): Pr
     });
     // A daemon that dies at once closes the pipe under us; its exit tells more.
     child.stdin?.on("error", () => undefined);
+    // Before the daemon knows what to do, so that it finds its log in place.
+    if (child.pid !== undefined) await log.belongTo(child.pid);
     child.stdin?.end(JSON.stringify(config));
     const readiness = await Promise.race([said, exited.then(() => said)]);
     if (readiness === undefined) {
       if (signal.aborted) throw new OcifsError("aborted", "mount: interrupted");
-      throw new OcifsError("internal", `the daemon ended before the mount was ready (${await exited})`);
+      const words = await log.lastWords();
+      throw new OcifsError("internal", `the daemon ended before the mount was ready (${await exited})${words}`);
     }
     if (!readiness.ok) throw new OcifsError(readiness.code as OcifsErrorCode, readiness.message);
+    log.keep();
     return readiness;
   } finally {
     signal.removeEventListener("abort", onAbort);
@@ -45,8 +57,61 @@ export async function launchDaemon(config: MountConfig, signal: AbortSignal): Pr
   }
 }
 
+/** The file that becomes the daemon's standard error. It stays only if the daemon does. */
+class DaemonLog implements AsyncDisposable {
+  readonly #file: FileHandle;
+  readonly #directory: string | undefined;
+  #path: string;
+  #kept = false;
+
+  private constructor(file: FileHandle, path: string, directory: string | undefined) {
+    this.#file = file;
+    this.#path = path;
+    this.#directory = directory;
+  }
+
+  static async open(config: MountConfig): Promise<DaemonLog> {
+    const { path } = config.log;
+    const directory = path === undefined ? await openRuntimeDirectory() : undefined;
+    const wanted = path ?? join(directory ?? "", `starting-${randomUUID()}.log`);
+    try {
+      await ensureDirectory(dirname(wanted));
+      return new DaemonLog(await open(wanted, "a", 0o600), wanted, directory);
+    } catch (cause) {
+      throw new OcifsError("io", `log ${wanted}: ${messageOf(cause)}`, { cause });
+    }
+  }
+
+  get fd(): number {
+    return this.#file.fd;
+  }
+
+  async belongTo(pid: number): Promise<void> {
+    if (this.#directory === undefined) return;
+    const path = daemonLogPath(this.#directory, pid);
+    await rename(this.#path, path);
+    this.#path = path;
+  }
+
+  /** How a daemon that crashed took leave, as the end of a sentence. */
+  async lastWords(): Promise<string> {
+    const text = (await readFile(this.#path, "utf8")).trim();
+    return text === "" ? "" : `: ${text.slice(-LAST_WORDS_CHARACTERS)}`;
+  }
+
+  keep(): void {
+    this.#kept = true;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#file.close();
+    if (!this.#kept && this.#directory !== undefined) await rm(this.#path, { force: true });
+  }
+}
+
 async function readReadiness(pipe: Readable): Promise<Readiness | undefined> {
   let text = "";
+  pipe.setEncoding("utf8");
   for await (const chunk of pipe) {
     text += chunk;
     if (text.includes("\n") || text.length > READINESS_BYTES) break;

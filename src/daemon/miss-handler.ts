@@ -1,11 +1,13 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { errnoOfReadError } from "../base/errno.js";
-import { isOcifsError, messageOf } from "../base/errors.js";
+import { isOcifsError, messageOf, OcifsError } from "../base/errors.js";
 import type { Log } from "../base/log.js";
 import type { OpenLayer } from "../layer/open-layer.js";
 
 const RETRY_FIRST_MS = 500;
 const RETRY_MAX_MS = 15_000;
+/** Times that what one read wants may be evicted before all of it is there. */
+const MAX_EVICTIONS = 16;
 
 export interface MissHandlerOptions {
   readonly onError: "eio" | "retry";
@@ -39,7 +41,7 @@ export class MissHandler {
     const { signal, log, onHealth } = this.#o;
     for (let waitMs = RETRY_FIRST_MS; ; waitMs = Math.min(RETRY_MAX_MS, waitMs * 2)) {
       try {
-        await layer.spans.ensure(first, last, { fileEndSpan });
+        await this.#bring(layer, first, last, fileEndSpan);
         onHealth(undefined);
         return;
       } catch (error) {
@@ -57,5 +59,20 @@ export class MissHandler {
         await delay(Math.random() * waitMs, undefined, { signal }).catch(() => undefined);
       }
     }
+  }
+
+  /**
+   * Until all spans are there at once and who waits for them has been woken. Spans that another process commits wake nobody
+   * here, and some may be evicted before the last one comes.
+   */
+  async #bring(layer: OpenLayer, first: number, last: number, fileEndSpan: number): Promise<void> {
+    for (let tries = 0; tries < MAX_EVICTIONS; tries++) {
+      await layer.spans.ensure(first, last, { fileEndSpan });
+      if (layer.store.wake(first, last)) return;
+    }
+    throw new OcifsError(
+      "io",
+      `spans ${first} to ${last}: the cache gave them up ${MAX_EVICTIONS} times before all were there; it needs more space`,
+    );
   }
 }

@@ -47,6 +47,8 @@ class FuseMount implements Mounted {
   #state: "mounted" | "unmounting" | "ended" = "mounted";
   #lastStats = noStats;
   #unmounting: Promise<void> | undefined;
+  /** "major:minor" of the mounted file system, once it has answered. */
+  #device: string | undefined;
 
   private constructor(request: MountRequest, fd: number, privileged: boolean) {
     this.mountpoint = request.mountpoint;
@@ -79,8 +81,9 @@ class FuseMount implements Mounted {
       throw error;
     }
     try {
-      const { dev } = await stat(request.mountpoint);
-      if (privileged) await raiseReadahead(dev);
+      const device = deviceName((await stat(request.mountpoint)).dev);
+      mount.#device = device;
+      if (privileged) await raiseReadahead(device);
       return mount;
     } catch (error) {
       await mount.unmount();
@@ -108,7 +111,10 @@ class FuseMount implements Mounted {
     this.#lastStats = this.#session.stats();
     if (this.#state === "mounted") {
       this.#state = "unmounting";
-      await detach(this.mountpoint, this.#privileged);
+      // Unmounting goes by path: what covers this mount, or took its place after umount -l, is not ours to remove.
+      if (this.#device === undefined || (await deviceAt(this.mountpoint)) === this.#device) {
+        await detach(this.mountpoint, this.#privileged);
+      }
     }
     await this.#session.stop();
     this.#state = "ended";
@@ -199,11 +205,23 @@ async function detach(mountpoint: string, privileged: boolean): Promise<void> {
   }
 }
 
-/** The kernel starts FUSE mounts at 128 KiB; only root may raise it. Without sysfs the mount works as well, in smaller reads. */
-async function raiseReadahead(dev: number): Promise<void> {
+/** "major:minor" as /proc and /sys write it. */
+function deviceName(dev: number): string {
   const major = (dev >> 8) & 0xfff;
   const minor = (dev & 0xff) | ((dev >> 12) & 0xfff00);
-  const path = `/sys/class/bdi/${major}:${minor}/read_ahead_kb`;
+  return `${major}:${minor}`;
+}
+
+/** The device of the topmost mount at a path, undefined when none is there. Asks no file system, which might not answer. */
+async function deviceAt(mountpoint: string): Promise<string | undefined> {
+  const path = mountpoint.replaceAll(/[ \t\n\\]/g, (c) => `\\${c.charCodeAt(0).toString(8).padStart(3, "0")}`);
+  const mounts = (await readFile("/proc/self/mountinfo", "utf8")).split("\n").map((line) => line.split(" "));
+  return mounts.findLast((fields) => fields[4] === path)?.[2];
+}
+
+/** The kernel starts FUSE mounts at 128 KiB; only root may raise it. Without sysfs the mount works as well, in smaller reads. */
+async function raiseReadahead(device: string): Promise<void> {
+  const path = `/sys/class/bdi/${device}/read_ahead_kb`;
   try {
     if (Number(await readFile(path, "utf8")) < READAHEAD_KIB) await writeFile(path, `${READAHEAD_KIB}`);
   } catch (error) {

@@ -31,8 +31,12 @@ const pieceBytes = 256 << 10;
  * The tarindex of a tree as consecutive pieces; each is the caller's to keep. The same tree and options give
  * the same bytes, in whatever order names were added. The bytes add up to the first device's flat address (uniaddr × 512). Throws `limit`.
  */
-export function* writeTarindex(tree: FileTree, options: TarindexOptions): Generator<Uint8Array> {
-  const plan = layOut(tree, options.devices.length);
+export function writeTarindex(tree: FileTree, options: TarindexOptions): Generator<Uint8Array> {
+  return writePlanned(tree, layOut(tree, options.devices.length), options);
+}
+
+/** The same for a layout that the caller wants to know too: `layOut` of this tree, for as many devices. */
+export function* writePlanned(tree: FileTree, plan: TarindexLayout, options: TarindexOptions): Generator<Uint8Array> {
   const out = new OutputBuffer(pieceBytes);
   writeSuperblock(out, plan, tree, options);
   writeDeviceTable(out, plan, options.devices);

@@ -22,6 +22,8 @@ const prefixes = [
   { index: 6, prefix: "security.", whole: false },
 ].map(({ index, prefix, whole }) => ({ index, prefix: Buffer.from(prefix, "latin1"), whole }));
 
+const noBytes = new Uint8Array(0);
+
 function splitName(name: Uint8Array): { index: number; suffix: Uint8Array } {
   for (const { index, prefix, whole } of prefixes) {
     const matches = whole ? name.length === prefix.length : name.length > prefix.length;
@@ -88,7 +90,7 @@ export class XattrSets {
 
   /** The set's area as it stands on disk; a view valid until the next `intern`. Empty for `noXattrs`. */
   area(id: number): Uint8Array {
-    return id === noXattrs ? new Uint8Array(0) : this.#table.at(id);
+    return id === noXattrs ? noBytes : this.#table.at(id);
   }
 
   /** The attributes of a set, sorted by name. */

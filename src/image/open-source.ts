@@ -3,14 +3,13 @@ import type { BlobSource } from "../blob/blob-source.js";
 import { openFileBlob } from "../blob/file.js";
 import type { ImageProvider } from "../blob/image-provider.js";
 import { openOciLayout } from "../blob/oci-layout.js";
-import { openRegistryImage } from "../blob/registry-image.js";
 import type { Descriptor } from "../oci/descriptor.js";
 import type { Digest } from "../oci/digest.js";
 import { parseImageSource } from "../oci/image-source.js";
 import { type LayerEncoding, layerEncodingOf } from "../oci/media-types.js";
 import { hostPlatform, parsePlatform } from "../oci/platform.js";
+import type { Reference } from "../oci/reference.js";
 import type { ResolvedImage } from "../oci/resolved-image.js";
-import { findCredentials } from "../registry/credentials.js";
 
 /** How to reach an image; what options and subcommands have in common. */
 export interface SourceOptions {
@@ -64,14 +63,7 @@ export class OpenSource implements AsyncDisposable {
     const provider =
       source.kind === "layout"
         ? await openOciLayout(source.directory, source, signal)
-        : openRegistryImage(source.reference, {
-            insecure: options.insecure,
-            credentials: findCredentials({
-              ...(options.username === undefined ? {} : { username: options.username }),
-              ...(options.password === undefined ? {} : { password: options.password }),
-            }),
-            ...(options.timeoutMs === undefined ? {} : { timeoutMs: options.timeoutMs }),
-          });
+        : await openRegistry(source.reference, options);
     try {
       const platform = options.platform === undefined ? hostPlatform() : parsePlatform(options.platform);
       return new OpenSource(provider, await provider.resolve(platform, signal), undefined);
@@ -132,8 +124,8 @@ export class OpenSource implements AsyncDisposable {
     }
     if (choice.layer === undefined && layers.length !== 1) {
       throw new OcifsError(
-        "unsupported",
-        `the image has ${layers.length} layers and this version mounts one; choose it with oci.layer=0 to ${layers.length - 1}`,
+        "usage",
+        `the image has ${layers.length} layers and an index is of one; choose it with oci.layer=0 to ${layers.length - 1}`,
       );
     }
     const number = choice.layer ?? 0;
@@ -141,6 +133,21 @@ export class OpenSource implements AsyncDisposable {
     if (!descriptor) throw noSuchLayer(number, layers.length);
     return { number, descriptor };
   }
+}
+
+/** Loaded when it is needed: an HTTP client is most of what a command loads, and files need none. */
+async function openRegistry(reference: Reference, options: SourceOptions): Promise<ImageProvider> {
+  const { openRegistryImage } = await import("../blob/registry-image.js");
+  const { findCredentials } = await import("../registry/credentials.js");
+  const { insecure, username, password, timeoutMs } = options;
+  return openRegistryImage(reference, {
+    insecure,
+    credentials: findCredentials({
+      ...(username === undefined ? {} : { username }),
+      ...(password === undefined ? {} : { password }),
+    }),
+    ...(timeoutMs === undefined ? {} : { timeoutMs }),
+  });
 }
 
 function noSuchLayer(number: number, count: number): OcifsError {

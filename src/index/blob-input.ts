@@ -4,10 +4,10 @@ import type { BlobSource } from "../blob/blob-source.js";
 import { algorithmOf, type Digest, hasherOf } from "../oci/digest.js";
 
 /** Bytes per piece: few enough calls to the pool thread, little enough to fit its cache. */
-const pieceBytes = 512 << 10;
+const pieceBytes = 1 << 20;
 
 /**
- * A whole blob, fetched once in order, in pieces of 512 KiB, one piece ahead of the reader. A piece is valid until the next
+ * A whole blob, fetched once in order, in pieces of 1 MiB, one piece ahead of the reader. A piece is valid until the next
  * but one is asked for. The reader passes each piece to `account` once, when it suits; that hashes it.
  */
 export class BlobInput implements AsyncDisposable {

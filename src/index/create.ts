@@ -1,9 +1,12 @@
 import { createHash, type Hash } from "node:crypto";
-import { type FileHandle, mkdir } from "node:fs/promises";
+import type { FileHandle } from "node:fs/promises";
+import { ensureDirectory } from "../base/ensure-directory.js";
 import { isOcifsError, OcifsError, throwIfAborted } from "../base/errors.js";
+import { limits } from "../base/limits.js";
 import { version } from "../base/version.js";
 import type { BlobSource } from "../blob/blob-source.js";
-import { writeTarindex } from "../erofs/tarindex-writer.js";
+import { layOut, type TarindexLayout } from "../erofs/layout.js";
+import { writePlanned } from "../erofs/tarindex-writer.js";
 import { openGzipRecorder } from "../native/inflate.js";
 import { algorithmOf, type Digest } from "../oci/digest.js";
 import { blockBytes } from "../tar/header.js";
@@ -13,7 +16,7 @@ import { digestOfFile, fromSystemError, type IndexPaths, indexPathsIn, PendingFi
 import { inflateBlob } from "./inflate.js";
 import { type IndexedFile, type IndexManifest, indexFormatVersion, serializeIndexManifest } from "./manifest.js";
 import { SpanHasher } from "./span-hasher.js";
-import { TarTree, type WhiteoutMode } from "./tar-tree.js";
+import { type FinishedTarTree, TarTree, type WhiteoutMode } from "./tar-tree.js";
 
 export interface IndexProgress {
   /** Of the blob, read so far. */
@@ -72,7 +75,7 @@ export async function createLayerIndex(options: CreateLayerIndexOptions): Promis
 
 async function create(options: CreateLayerIndexOptions): Promise<CreatedIndex> {
   const { source, output, signal } = options;
-  if ("directory" in output) await mkdir(output.directory, { recursive: true });
+  if ("directory" in output) await ensureDirectory(output.directory);
   const paths = "directory" in output ? indexPathsIn(output.directory, source.digest) : output;
   await using files = new PendingFiles();
   await using input = new BlobInput(source, signal);
@@ -94,7 +97,8 @@ async function create(options: CreateLayerIndexOptions): Promise<CreatedIndex> {
     );
   }
   const tarindexFile = await files.create(paths.tarindexPath);
-  const tarindex = await writeTarindexFile(tarindexFile, pass.finishTree(), end, diffId, signal);
+  const finished = pass.finishTree();
+  const { tarindex, impliedDirectories } = await writeTarindexFile(tarindexFile, finished, end, diffId, signal);
   const manifest: IndexManifest = {
     version: indexFormatVersion,
     generator: `ocifs ${version}`,
@@ -113,6 +117,8 @@ async function create(options: CreateLayerIndexOptions): Promise<CreatedIndex> {
     },
     whiteouts: pass.whiteouts,
     tarindex,
+    impliedDirectories,
+    danglingLinks: finished.danglingLinks,
     ...(zinfo === undefined ? {} : { zinfo: await digestOfFile(zinfo, signal) }),
     spans: { sizeBytes: pass.spanSizeBytes, digests: spanDigests },
   };
@@ -178,7 +184,7 @@ class LayerPass {
     });
   }
 
-  finishTree() {
+  finishTree(): FinishedTarTree {
     return this.#tree.finish();
   }
 
@@ -251,15 +257,16 @@ function encodingOf(start: Uint8Array, description: string): "gzip" | "tar" {
 
 async function writeTarindexFile(
   file: FileHandle,
-  tree: Parameters<typeof writeTarindex>[0],
+  { tree, impliedDirectories }: FinishedTarTree,
   end: TarEnd,
   diffId: Digest,
   signal: AbortSignal | undefined,
-): Promise<IndexedFile> {
+): Promise<{ tarindex: IndexedFile; impliedDirectories: readonly number[] }> {
   const hash = createHash("sha256");
   let sizeBytes = 0;
   const device = { tag: "", blocks: Math.ceil(end.endOffset / blockBytes) };
-  for (const piece of writeTarindex(tree, { devices: [device], uuid: uuidOf(diffId) })) {
+  const plan = layOut(tree, 1);
+  for (const piece of writePlanned(tree, plan, { devices: [device], uuid: uuidOf(diffId) })) {
     throwIfAborted(signal, "index create");
     hash.update(piece);
     for (let at = 0; at < piece.length; ) {
@@ -268,7 +275,22 @@ async function writeTarindexFile(
       sizeBytes += bytesWritten;
     }
   }
-  return { digest: `sha256:${hash.digest("hex")}`, sizeBytes };
+  return {
+    tarindex: { digest: `sha256:${hash.digest("hex")}`, sizeBytes },
+    impliedDirectories: nidsOf(impliedDirectories, plan),
+  };
+}
+
+/** Ascending, without those that lost their name. */
+function nidsOf(inodes: ReadonlySet<number>, { nids }: TarindexLayout): readonly number[] {
+  const found = [...inodes].flatMap((inode) => nids[inode] || []).sort((a, b) => a - b);
+  if (found.length > limits.impliedDirectories) {
+    throw new OcifsError(
+      "limit",
+      `index create: ${found.length} directories have no entry in the tar, the limit is ${limits.impliedDirectories}`,
+    );
+  }
+  return found;
 }
 
 /** The start of the diffID as a UUID of version 8 (RFC 9562, free use): the same layer has the same one however it is compressed. */

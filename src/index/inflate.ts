@@ -4,7 +4,7 @@ import type { GzipRecorder } from "../native/inflate.js";
 import type { BlobInput } from "./blob-input.js";
 
 /** Bytes inflated at a time; two such buffers exist. */
-const outputBytes = 1 << 20;
+const outputBytes = 2 << 20;
 
 /**
  * Inflates a blob through the recorder and hands on the uncompressed bytes in order. While a pool thread inflates into one buffer, this

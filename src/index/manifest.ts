@@ -1,10 +1,10 @@
 import { OcifsError } from "../base/errors.js";
 import { limits } from "../base/limits.js";
 import { type Digest, parseDigest } from "../oci/digest.js";
-import type { WhiteoutMode } from "./tar-tree.js";
+import type { DanglingLink, WhiteoutMode } from "./tar-tree.js";
 
 /** Of the JSON file. A reader refuses any other. */
-export const indexFormatVersion = 1;
+export const indexFormatVersion = 2;
 
 export interface IndexedFile {
   readonly digest: Digest;
@@ -32,6 +32,13 @@ export interface IndexManifest {
   };
   readonly whiteouts: WhiteoutMode;
   readonly tarindex: IndexedFile;
+  /**
+   * Nids in the tarindex, ascending, of directories that the tar has no entry for (the root among them). Their metadata is made up: where a
+   * layer below has the directory, its metadata holds.
+   */
+  readonly impliedDirectories: readonly number[];
+  /** Hard links to files of layers below. They are not in the tarindex: only a merge with those layers can show them. */
+  readonly danglingLinks: readonly DanglingLink[];
   /** Absent for a blob that is a plain tar. */
   readonly zinfo?: IndexedFile;
   /**
@@ -41,9 +48,20 @@ export interface IndexManifest {
   readonly spans: { readonly sizeBytes: number; readonly digests: readonly string[] };
 }
 
+/** A nid counts 32-byte units. */
+const maximumNid = limits.tarindexBytes / 32;
+
+function base64(bytes: Uint8Array): string {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString("base64");
+}
+
 /** The JSON's text; keys in a fixed order, so the same index gives the same bytes. */
 export function serializeIndexManifest(manifest: IndexManifest): string {
-  return `${JSON.stringify(manifest, undefined, 1)}\n`;
+  const danglingLinks = manifest.danglingLinks.map(({ path, target }) => ({
+    path: base64(path),
+    target: base64(target),
+  }));
+  return `${JSON.stringify({ ...manifest, danglingLinks }, undefined, 1)}\n`;
 }
 
 /**
@@ -93,6 +111,11 @@ export function parseIndexManifest(text: string, where: string): IndexManifest {
     },
     whiteouts: root.oneOf("whiteouts", ["keep", "overlay"]),
     tarindex: root.object("tarindex").file(limits.tarindexBytes),
+    impliedDirectories: root.integers("impliedDirectories", limits.impliedDirectories, maximumNid),
+    danglingLinks: root.objects("danglingLinks", limits.danglingLinkBytes).map((link) => ({
+      path: link.base64("path", limits.pathBytes),
+      target: link.base64("target", limits.pathBytes),
+    })),
     ...(zinfo === undefined ? {} : { zinfo: zinfo.file(Number.MAX_SAFE_INTEGER) }),
     spans: { sizeBytes: spans.integer("sizeBytes", limits.layerTarBytes), digests: spans.hexDigests("digests") },
   };
@@ -174,6 +197,36 @@ class Fields {
 
   file(maximumBytes: number): IndexedFile {
     return { digest: this.digest("digest"), sizeBytes: this.integer("sizeBytes", maximumBytes) };
+  }
+
+  #list(key: string, maximum: number): readonly unknown[] {
+    const value = this.#get(key);
+    if (!Array.isArray(value) || value.length > maximum) throw this.bad(key, `not a list of at most ${maximum}`);
+    return value;
+  }
+
+  /** Whole numbers from 0 to `maximum`. */
+  integers(key: string, count: number, maximum: number): readonly number[] {
+    return this.#list(key, count).map((value, i) => {
+      if (typeof value !== "number" || !Number.isSafeInteger(value) || value < 0 || value > maximum) {
+        throw this.bad(`${key}[${i}]`, `not a whole number of at most ${maximum}`);
+      }
+      return value;
+    });
+  }
+
+  objects(key: string, count: number): readonly Fields[] {
+    return this.#list(key, count).map((value, i) => new Fields(value, this.#where, `${this.#path}${key}[${i}].`));
+  }
+
+  /** Some bytes, at most `maximum`. */
+  base64(key: string, maximum: number): Uint8Array {
+    const value = this.#get(key);
+    const bytes = typeof value === "string" ? Buffer.from(value, "base64") : Buffer.alloc(0);
+    if (bytes.length === 0 || bytes.length > maximum || bytes.toString("base64") !== value) {
+      throw this.bad(key, `not base64 of 1 to ${maximum} bytes`);
+    }
+    return new Uint8Array(bytes);
   }
 
   hexDigests(key: string): readonly string[] {

@@ -33,10 +33,19 @@ const defaultRoot: InodeMetadata = {
   xattrs: noXattrs,
 };
 
+/** A hard link whose target is not in its own layer, and so has to be in one below. */
+export interface DanglingLink {
+  /** In the layer's tree: no leading slash, symbolic links of the layer resolved. */
+  readonly path: Uint8Array;
+  /** As in the tar, normalized. */
+  readonly target: Uint8Array;
+}
+
 /**
  * Builds the tree of one layer from its tar entries, applying them in order as unpacking would: the last of a name counts, a directory over a
  * directory keeps what is in it, anything else replaces what was there; symbolic links in the directory part of a path are followed
- * inside the layer. All files lie on one device.
+ * inside the layer. All files lie on one device. What only the layers below can settle (metadata of directories the tar has no entry
+ * for, targets of hard links) is told beside the tree.
  */
 export class TarTree {
   readonly tree = new FileTree(defaultRoot);
@@ -46,11 +55,16 @@ export class TarTree {
   readonly #removed = new Set<number>();
   readonly #opaque = new Set<number>();
   readonly #origin = new Set<number>();
+  /** Directories without an entry of their own, the root included. */
+  readonly #implied = new Set<number>();
+  /** Inodes that stand for hard links to a layer below; each keeps its target as a symbolic link would. */
+  readonly #dangling = new Set<number>();
   #sparseChunks = 0;
 
   constructor(options: { readonly whiteouts: WhiteoutMode; readonly device?: number }) {
     this.#device = options.device ?? 1;
     this.#whiteouts = options.whiteouts;
+    this.#implied.add(this.tree.inode(rootEntry));
   }
 
   /** Applies one entry. Throws `corrupt`, `unsupported` or `limit`, naming the entry. */
@@ -58,7 +72,7 @@ export class TarTree {
     const where = new EntryPlace(entry.path);
     const nameAt = entry.path.lastIndexOf(slash) + 1;
     if (entry.path.length === 0) {
-      this.tree.inodes.setMetadata(this.tree.inode(rootEntry), this.#metadataOf(entry, where));
+      this.#describe(this.tree.inode(rootEntry), this.#metadataOf(entry, where));
       return;
     }
     if (this.#whiteouts === "overlay" && isInsideAufsDirectory(entry.path, nameAt)) return;
@@ -76,8 +90,8 @@ export class TarTree {
     }
   }
 
-  /** To be called after the last entry: the finished tree. */
-  finish(): FileTree {
+  /** To be called after the last entry, once: the finished tree. Hard links to layers below are not in it. */
+  finish(): FinishedTarTree {
     const { inodes, xattrs } = this.tree;
     for (const [set, xattr] of [
       [this.#opaque, opaqueXattr],
@@ -88,7 +102,35 @@ export class TarTree {
         inodes.setXattrs(inode, xattrs.intern([...others, xattr], "tar whiteout"));
       }
     }
-    return this.tree;
+    return { tree: this.tree, impliedDirectories: this.#implied, danglingLinks: this.#takeDanglingLinks() };
+  }
+
+  /** Takes the placeholders out of the tree and tells what they stood for, in the order of the tar. */
+  #takeDanglingLinks(): DanglingLink[] {
+    const { tree } = this;
+    const links: DanglingLink[] = [];
+    if (this.#dangling.size === 0) return links;
+    let bytes = 0;
+    for (let entry = 0; entry < tree.entryCount; entry++) {
+      const inode = tree.inode(entry);
+      if (!this.#dangling.has(inode)) continue;
+      const link = { path: tree.path(entry).subarray(1), target: tree.inodes.target(inode).slice() };
+      tree.unlink(entry);
+      bytes += link.path.length + link.target.length;
+      if (bytes > limits.danglingLinkBytes) {
+        throw new OcifsError(
+          "limit",
+          `tar: hard links to files of layers below take more than ${limits.danglingLinkBytes} bytes of names`,
+        );
+      }
+      links.push(link);
+    }
+    return links;
+  }
+
+  #describe(directory: number, metadata: InodeMetadata): void {
+    this.tree.inodes.setMetadata(directory, metadata);
+    this.#implied.delete(directory);
   }
 
   #addInode(parent: number, nameAt: number, entry: TarEntry, where: Where): void {
@@ -96,7 +138,7 @@ export class TarTree {
     const metadata = this.#metadataOf(entry, where);
     const at = tree.place(parent, entry.path, nameAt);
     if (entry.type === "directory" && tree.isDirectory(at)) {
-      tree.inodes.setMetadata(tree.inode(at), metadata);
+      this.#describe(tree.inode(at), metadata);
       return;
     }
     const inode = tree.inodes.add(metadata, this.#contentOf(entry, where));
@@ -119,11 +161,24 @@ export class TarTree {
         : targetParent === noEntry
           ? noEntry
           : tree.find(targetParent, entry.linkPath, targetNameAt);
+    // A directory that only lies on the way to other entries may be a file or a symbolic link below.
+    const below = target === noEntry || (target !== rootEntry && this.#implied.has(tree.inode(target)));
+    if (below && this.#whiteouts === "keep") {
+      tree.link(tree.place(parent, entry.path, nameAt), this.#danglingInode(entry, where));
+      return;
+    }
+    // A single layer for overlayfs has nothing to put in its place.
     if (target === noEntry) throw missing("is not in the layer");
     if (tree.isDirectory(target)) throw missing("is a directory");
     const inode = tree.inode(target);
     if (this.#removed.has(inode)) throw missing("is a whiteout");
     tree.link(tree.place(parent, entry.path, nameAt), inode);
+  }
+
+  #danglingInode(entry: TarEntry, where: Where): number {
+    const inode = this.tree.inodes.add(this.#metadataOf(entry, where), { kind: "symlink", target: entry.linkPath });
+    this.#dangling.add(inode);
+    return inode;
   }
 
   /** A whiteout hides only what layers below have: an entry of the same layer stays, wherever it stands in the tar. */
@@ -237,7 +292,7 @@ export class TarTree {
     }
     if (tree.isDirectory(found)) return found;
     const inode = tree.inode(found);
-    if ((tree.inodes.mode(inode) & fileTypeMask) !== fileType.symlink.mode) {
+    if ((tree.inodes.mode(inode) & fileTypeMask) !== fileType.symlink.mode || this.#dangling.has(inode)) {
       throw new OcifsError("corrupt", `${state.where}: ${quoteBytes(tree.path(found))} on its way is not a directory`);
     }
     state.hops++;
@@ -268,11 +323,19 @@ export class TarTree {
       },
       { kind: "directory" },
     );
+    this.#implied.add(inode);
     const at = tree.place(parent, path, start, stop);
     this.#makeOpaqueOver(at, inode);
     tree.link(at, inode);
     return at;
   }
+}
+
+export interface FinishedTarTree {
+  readonly tree: FileTree;
+  /** Inodes of directories whose metadata the tar does not tell. Some may not be reachable any more. */
+  readonly impliedDirectories: ReadonlySet<number>;
+  readonly danglingLinks: readonly DanglingLink[];
 }
 
 interface WalkState {

@@ -283,7 +283,7 @@ export class InFlightStream implements AsyncDisposable {
     }
   }
 
-  #verify(state: Run): void {
+  async #verify(state: Run): Promise<void> {
     const { digest, description } = this.source;
     const got = `${algorithmOf(digest)}:${this.#hash.digest("hex")}`;
     if (got !== digest) {
@@ -291,7 +291,7 @@ export class InFlightStream implements AsyncDisposable {
       this.#corrupt = { error };
       // In this order: nobody must read the holes as if they were bytes.
       state.fail(error);
-      this.#fetcher.discard({ begin: 0, end: this.sizeBytes });
+      await this.#fetcher.discard({ begin: 0, end: this.sizeBytes });
       throw error;
     }
     if (!this.#isWhole()) {

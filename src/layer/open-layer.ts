@@ -47,6 +47,7 @@ export class OpenLayer implements AsyncDisposable {
   readonly #log: Log;
   readonly #closing = new AbortController();
   #checking: Promise<void> | undefined;
+  #closed: Promise<void> | undefined;
   #problem: string | undefined;
 
   private constructor(o: OpenLayerOptions, store: SpanStore, compressed: CompressedFile | undefined) {
@@ -110,10 +111,17 @@ export class OpenLayer implements AsyncDisposable {
     };
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
+  [Symbol.asyncDispose](): Promise<void> {
+    // Once: a descriptor that is closed twice may be somebody else's by then.
+    this.#closed ??= this.#close();
+    return this.#closed;
+  }
+
+  async #close(): Promise<void> {
     this.#closing.abort();
-    await this.#fetcher[Symbol.asyncDispose]();
+    // In this order: decoders read from the fetcher's files.
     await this.spans[Symbol.asyncDispose]();
+    await this.#fetcher[Symbol.asyncDispose]();
     await this.#checking;
     try {
       await this.store.flushClean();
@@ -158,7 +166,7 @@ export class OpenLayer implements AsyncDisposable {
       this.spans.refuse(error);
       file.discard({ begin: 0, end: file.sizeBytes });
       const { spans } = this.store.stats();
-      if (spans > 0) this.store.evict(0, spans - 1);
+      if (spans > 0) await this.store.evict(0, spans - 1);
     } catch (error) {
       this.#problem = `the blob's digest could not be checked: ${messageOf(error)}`;
       this.#log.error(this.#problem, { digest: this.source.digest });

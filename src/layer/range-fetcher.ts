@@ -6,6 +6,7 @@ import type { ByteRange } from "../native/sparse.js";
 import { LinkedSignal } from "../registry/abort.js";
 import { fetchSizes } from "./fetch-sizes.js";
 import type { Pace } from "./pace.js";
+import { joinClose, subtract } from "./range-arithmetic.js";
 import { Transfer, type TransferPriority } from "./transfer.js";
 
 /** Between two looks at a range that another process is fetching. */
@@ -18,7 +19,7 @@ const MAX_TRIES = 16;
 /** Compressed bytes that are there and stay until `release` is called. */
 export interface Lease {
   readonly fd: number;
-  /** True when they are still there: ask after reading where others may discard them, since a hole reads as zeros. */
+  /** True when they are still there: ask after reading where other processes may discard them, since a hole reads as zeros. */
   intact(): boolean;
   release(): void;
 }
@@ -55,6 +56,7 @@ export class RangeFetcher implements AsyncDisposable {
   readonly #transfers = new Set<Transfer>();
   readonly #running = new Set<Promise<void>>();
   readonly #leases = new Map<Lease, ByteRange>();
+  readonly #releaseWaiters: (() => void)[] = [];
   readonly #closing = new AbortController();
   #memory: CompressedFile | undefined;
   #memoryTransfers: Transfer[] = [];
@@ -109,12 +111,7 @@ export class RangeFetcher implements AsyncDisposable {
       }
       if (options.diskOnly && this.#diskFailure) throw this.#diskFailure.error;
       const file = this.#disk && !this.#diskFailure ? this.#disk : this.#openMemory();
-      if (file !== this.#disk && (wanted.end - wanted.begin > fetchSizes.memoryBytes || tries >= MAX_TRIES)) {
-        throw new OcifsError(
-          "limit",
-          `${this.#source.description}: ${wanted.end - wanted.begin} bytes are wanted at once and there is no disk cache; memory for ${fetchSizes.memoryBytes} is not enough`,
-        );
-      }
+      if (file !== this.#disk) this.#checkMemory(wanted, tries);
       if (demand && this.#source.rangesSupported) this.#claim(wanted);
       this.#startTransfers(file, wanted, options);
       const overlapping = [...this.#transfers].filter((t) => t.overlaps(wanted));
@@ -125,8 +122,13 @@ export class RangeFetcher implements AsyncDisposable {
     }
   }
 
-  /** Forgets the blocks of `range`, because they turned out to be wrong. */
-  discard(range: ByteRange): void {
+  /** Forgets the blocks of `range`, because they turned out to be wrong; waits for leases of them, which must see no holes. */
+  async discard(range: ByteRange): Promise<void> {
+    const blocks = alignToBlocks(range, this.#source.sizeBytes);
+    while ([...this.#leases.values()].some((lease) => lease.begin < blocks.end && lease.end > blocks.begin)) {
+      await new Promise<void>((resolve) => this.#releaseWaiters.push(resolve));
+    }
+    // All in one step: who looks at `discards` after reading sees either the bytes and the old count, or the new count.
     this.#disk?.discard(range);
     this.#memory?.discard(range);
     this.#discards += 1;
@@ -153,11 +155,11 @@ export class RangeFetcher implements AsyncDisposable {
   #lease(wanted: ByteRange, diskOnly: boolean): Lease | undefined {
     const file = (diskOnly ? [this.#disk] : [this.#disk, this.#memory]).find((f) => f?.has(wanted));
     if (!file) return undefined;
-    const lease: Lease = {
-      fd: file.fd,
-      intact: () => file.has(wanted),
-      release: () => this.#leases.delete(lease),
+    const release = () => {
+      this.#leases.delete(lease);
+      for (const resolve of this.#releaseWaiters.splice(0)) resolve();
     };
+    const lease: Lease = { fd: file.fd, intact: () => file.has(wanted), release };
     this.#leases.set(lease, wanted);
     return lease;
   }
@@ -308,6 +310,22 @@ export class RangeFetcher implements AsyncDisposable {
     this.#events.onDegraded(error instanceof Error ? error.message : String(error));
   }
 
+  #checkMemory(wanted: ByteRange, tries: number): void {
+    const bytes = wanted.end - wanted.begin;
+    if (bytes > fetchSizes.memoryBytes) {
+      throw new OcifsError(
+        "limit",
+        `${this.#source.description}: ${bytes} bytes are wanted at once and there is no disk cache; the limit of memory is ${fetchSizes.memoryBytes}`,
+      );
+    }
+    if (tries >= MAX_TRIES) {
+      throw new OcifsError(
+        "io",
+        `${this.#source.description}: bytes ${wanted.begin} to ${wanted.end} were given up ${tries} times before they could be read; give the cache a disk with space`,
+      );
+    }
+  }
+
   #openMemory(): CompressedFile {
     this.#memory ??= CompressedFile.openInMemory(this.#source.sizeBytes);
     return this.#memory;
@@ -356,34 +374,4 @@ function extendLock(transfer: Transfer, part: ByteRange, frontier: number): bool
     file.unlock(next);
   }
   return frontier < lockedEnd;
-}
-
-/** The parts of `ranges` (in order, disjoint) that none of `taken` covers. */
-export function subtract(ranges: readonly ByteRange[], taken: readonly ByteRange[]): ByteRange[] {
-  let left = [...ranges];
-  for (const cut of taken) {
-    left = left.flatMap((r) => {
-      if (cut.end <= r.begin || cut.begin >= r.end) return [r];
-      const out: ByteRange[] = [];
-      if (r.begin < cut.begin) out.push({ begin: r.begin, end: cut.begin });
-      if (cut.end < r.end) out.push({ begin: cut.end, end: r.end });
-      return out;
-    });
-  }
-  return left;
-}
-
-/** Joins ranges whose gap is small, unless something in the gap is on its way already. */
-export function joinClose(ranges: readonly ByteRange[], flying: readonly ByteRange[]): ByteRange[] {
-  const out: ByteRange[] = [];
-  for (const range of ranges) {
-    const before = out.at(-1);
-    const blocked = before && flying.some((f) => f.begin < range.begin && f.end > before.end);
-    if (before && !blocked && range.begin - before.end <= fetchSizes.joinGapBytes) {
-      out[out.length - 1] = { begin: before.begin, end: range.end };
-    } else {
-      out.push(range);
-    }
-  }
-  return out;
 }

@@ -1,9 +1,13 @@
+import { setTimeout as delay } from "node:timers/promises";
 import { isOcifsError, OcifsError, throwIfAborted } from "../base/errors.js";
 import { SPAN_SUSPECT, type SpanStore } from "../native/layer.js";
 import { fetchSizes } from "./fetch-sizes.js";
 import type { RangeFetcher } from "./range-fetcher.js";
 import { SequentialReaders } from "./sequential-readers.js";
 import type { SpanTable } from "./span-table.js";
+
+/** Between two tries to write a span that is being evicted, or that finds the memory full of others. */
+const BUSY_POLL_MS = 20;
 
 export interface SpanFetcherOptions {
   readonly table: SpanTable;
@@ -110,33 +114,49 @@ export class SpanFetcher implements AsyncDisposable {
   async #makePresent(span: number): Promise<void> {
     const { store, table } = this.#o;
     if (store.state(span) === SPAN_SUSPECT && (await store.checkSuspect(span, table.digest(span)))) return;
-    try {
-      await this.#fill(span);
-    } catch (error) {
-      if (!isOcifsError(error, "corrupt") && !isOcifsError(error, "mismatch")) throw error;
-      // What lies in the cache may have been damaged there; bytes fresh from the source decide.
-      this.#o.onRefetch(span, error.message);
-      this.#o.fetcher.discard(table.compressedRange(span));
-      await this.#fill(span);
-    }
+    const damage = await this.#fill(span);
+    if (damage === undefined) return;
+    // What lies in the cache may have been damaged there; bytes fresh from the source decide.
+    this.#o.onRefetch(span, damage.message);
+    // Without a digest the span before it has been decoded as well, to check the window.
+    const first = table.digest(span) || span === 0 ? span : span - 1;
+    await this.#o.fetcher.discard({ begin: table.compressedRange(first).begin, end: table.compressedRange(span).end });
+    const stillDamaged = await this.#fill(span);
+    if (stillDamaged) throw stillDamaged;
   }
 
-  async #fill(span: number): Promise<void> {
+  /** Resolves to what is wrong with the bytes that the span is made from; a failure to get them is thrown. */
+  async #fill(span: number): Promise<OcifsError | undefined> {
     const { table, checkWindows } = this.#o;
     const digest = table.digest(span);
     if (checkWindows && !digest && table.decodeInput(span).windowOffset >= 0 && !this.#goodWindows.has(span)) {
-      await this.#decode(span - 1, true);
+      const damage = await this.#decode(span - 1, true);
+      if (damage) return damage;
       this.#goodWindows.add(span);
     }
-    await this.#decode(span, false);
-    if (!digest && span + 1 < table.spanCount) this.#goodWindows.add(span + 1);
+    const damage = await this.#decode(span, false);
+    if (!damage && !digest && span + 1 < table.spanCount) this.#goodWindows.add(span + 1);
+    return damage;
   }
 
-  async #decode(span: number, discard: boolean): Promise<void> {
+  async #decode(span: number, discard: boolean): Promise<OcifsError | undefined> {
+    const { signal } = this.#closing;
+    for (;;) {
+      const result = await this.#tryDecode(span, discard);
+      if (result !== "busy") return result === "done" ? undefined : result;
+      await delay(BUSY_POLL_MS, undefined, { signal }).catch(() => throwIfAborted(signal, "read"));
+    }
+  }
+
+  /** `busy`: somebody is at the span, or it was evicted meanwhile. An error: the bytes are wrong. */
+  async #tryDecode(span: number, discard: boolean): Promise<"done" | "busy" | OcifsError> {
     const { store, table, fetcher } = this.#o;
     const range = table.compressedRange(span);
+    if (this.#refusal) throw this.#refusal;
     const lease = await fetcher.need(range, { signal: this.#closing.signal });
     try {
+      // It may have come while the bytes did; nothing of such a blob must be written any more.
+      if (this.#refusal) throw this.#refusal;
       const degraded = await store.fill({
         span,
         gzip: table.encoding === "gzip",
@@ -147,6 +167,12 @@ export class SpanFetcher implements AsyncDisposable {
         discard,
       });
       if (degraded !== undefined) this.#o.onDegraded(degraded);
+      return "done";
+    } catch (error) {
+      if (error === this.#refusal) throw error;
+      if (isOcifsError(error, "busy")) return "busy";
+      if (isOcifsError(error, "corrupt") || isOcifsError(error, "mismatch")) return error;
+      throw error;
     } finally {
       lease.release();
     }

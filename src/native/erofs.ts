@@ -54,6 +54,14 @@ export interface ErofsDirPage {
   readonly done: boolean;
 }
 
+/** Records written by `listDirectory`; src/native/erofs-directory.ts reads them. */
+export interface ErofsListedPage {
+  readonly usedBytes: number;
+  /** Where to continue. */
+  readonly cookie: number;
+  readonly done: boolean;
+}
+
 /** A run of a file's bytes: zeros, bytes of the image file, or bytes of a device (1-based slot number). */
 export type ErofsExtent =
   | { readonly kind: "hole"; readonly fileOffset: number; readonly length: number }
@@ -71,6 +79,7 @@ interface NativeImage {
   getattr(nid: number): ErofsAttr;
   lookup(nid: number, name: Uint8Array): ErofsLookup | null;
   readdir(nid: number, cookie: number, maxEntries: number): ErofsDirPage;
+  listDirectory(nid: number, cookie: number, buffer: Uint8Array): ErofsListedPage;
   readlink(nid: number): Uint8Array;
   listxattr(nid: number): Uint8Array[];
   getxattr(nid: number, name: Uint8Array): Uint8Array | null;
@@ -113,6 +122,14 @@ export class ErofsImage implements Disposable {
   /** Up to `maxEntries` entries from `cookie` (0 = start), with "." and ".." as stored. */
   readdir(nid: number, cookie: number, maxEntries: number): ErofsDirPage {
     return callNative(() => this.#image.readdir(nid, cookie, maxEntries));
+  }
+
+  /**
+   * Fills `buffer` with the entries from `cookie` (0 = start) and all that is known of their inodes, without "." and "..", as packed
+   * records: `ErofsDirectoryReader` is for reading them. `limit` when an entry alone does not fit.
+   */
+  listDirectory(nid: number, cookie: number, buffer: Uint8Array): ErofsListedPage {
+    return callNative(() => this.#image.listDirectory(nid, cookie, buffer));
   }
 
   readlink(nid: number): Uint8Array {

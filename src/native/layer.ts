@@ -48,7 +48,8 @@ export interface NativeSpanStore {
   fail(first: number, last: number, errno: number): void;
   flushClean(): Promise<void>;
   disableDisk(): void;
-  evict(first: number, last: number): void;
+  evict(first: number, last: number): Promise<void>;
+  wake(first: number, last: number): boolean;
   close(): void;
 }
 
@@ -103,7 +104,10 @@ export class SpanStore {
   read(offset: number, into: Uint8Array): Promise<true | { first: number; last: number }> {
     return awaitNative(() => this.handle.read(offset, into));
   }
-  /** Decodes, checks, writes and commits a span. Resolves to the reason when the disk cache was given up on the way. */
+  /**
+   * Decodes, checks, writes and commits a span. Resolves to the reason when the disk cache was given up on the way. `busy`
+   * when it was evicted meanwhile or memory is full of spans being written: try again in a moment.
+   */
   fill(input: FillInput): Promise<string | undefined> {
     return awaitNative(() => this.handle.fill(input));
   }
@@ -119,9 +123,19 @@ export class SpanStore {
   flushClean(): Promise<void> {
     return awaitNative(() => this.handle.flushClean());
   }
-  /** Forgets spans [first, last] and gives their disk space back. */
-  evict(first: number, last: number): void {
-    callNative(() => this.handle.evict(first, last));
+  /**
+   * Forgets spans [first, last] and gives their disk space back. Fills of them that run in this process fail with `busy`;
+   * those of other processes are waited for.
+   */
+  evict(first: number, last: number): Promise<void> {
+    return awaitNative(() => this.handle.evict(first, last));
+  }
+  /**
+   * Wakes who waits for spans of [first, last] and has all it wants, whoever brought them. False when some of
+   * [first, last] is missing.
+   */
+  wake(first: number, last: number): boolean {
+    return callNative(() => this.handle.wake(first, last));
   }
   /** From now on spans are kept in memory only. */
   disableDisk(): void {

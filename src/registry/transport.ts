@@ -1,4 +1,3 @@
-import { Pool } from "undici";
 import { OcifsError, throwIfAborted } from "../base/errors.js";
 import { limits } from "../base/limits.js";
 import type { AddressPolicy } from "./address-policy.js";
@@ -6,6 +5,7 @@ import { HttpResponse } from "./http-response.js";
 import { redactUrl } from "./redact.js";
 import { fromTransport, RegistryError } from "./registry-error.js";
 import type { TransferStats } from "./transfer-stats.js";
+import { Pool } from "./undici-pool.js";
 
 export interface TransportOptions {
   /** Where the user said the registry is: this origin may have any address. */

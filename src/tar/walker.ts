@@ -47,6 +47,8 @@ export class TarWalker {
   /** Bytes pushed and used so far. */
   #offset = 0;
   #skipBytes = 0;
+  /** How many of the last entry's bytes to skip are padding. */
+  #paddingBytes = 0;
   #payload = noPayload;
   #payloadFill = 0;
   #payloadType = 0;
@@ -95,7 +97,10 @@ export class TarWalker {
 
   /** To be called after the last byte. Throws `corrupt` when the archive stops inside an entry. */
   finish(): TarEnd {
-    if (this.#skipBytes > 0 || this.#state === "payload" || this.#unfinished !== undefined) {
+    // Some writers stop after the last file's content, without its padding or an end marker; Go's reader, which container tools
+    // use, takes that for the end.
+    const onlyPadding = this.#skipBytes <= this.#paddingBytes;
+    if ((this.#skipBytes > 0 && !onlyPadding) || this.#state === "payload" || this.#unfinished !== undefined) {
       const missing = this.#skipBytes > 0 ? `${this.#skipBytes} more bytes` : "more header blocks";
       throw new OcifsError("corrupt", `${this.#current}: the tar ends at byte ${this.#offset}, want ${missing}`);
     }
@@ -158,6 +163,7 @@ export class TarWalker {
         return;
       case typeflags.gnuVolume:
         this.#skipBytes = padded(header.sizeBytes);
+        this.#paddingBytes = 0;
         return;
     }
     this.#entryCount++;
@@ -188,6 +194,7 @@ export class TarWalker {
   }
 
   #beginPayload(header: TarHeader, where: Where): void {
+    this.#paddingBytes = 0;
     if (header.sizeBytes > limits.paxBytes) {
       throw new OcifsError(
         "limit",
@@ -270,6 +277,7 @@ export class TarWalker {
     });
     this.#extensions.clear();
     this.#skipBytes = padded(dataBytes);
+    this.#paddingBytes = this.#skipBytes - dataBytes;
     this.#onEntry(entry);
   }
 }

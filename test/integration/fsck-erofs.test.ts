@@ -1,30 +1,14 @@
 import assert from "node:assert/strict";
-import { execFile } from "node:child_process";
 import { readFile, writeFile } from "node:fs/promises";
-import { homedir } from "node:os";
 import { join } from "node:path";
-import { before, test } from "node:test";
-import { promisify } from "node:util";
+import { test } from "node:test";
 import { gunzipSync, gzipSync } from "node:zlib";
 import { createLayerIndex } from "../../src/index/create.js";
 import { memoryBlob } from "../support/blob-sources.js";
-import { repositoryRoot, sharedFixture } from "../support/fixtures.js";
+import { checkErofs } from "../support/erofs-fsck.js";
+import { sharedFixture } from "../support/fixtures.js";
 import { buildTar } from "../support/tar-builder.js";
 import { tempDirectory } from "../support/temp.js";
-
-const run = promisify(execFile);
-let fsck: string[] = [];
-
-before(async () => {
-  const state = join(process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache"), "ocifs");
-  const { stdout } = await run(join(repositoryRoot, "scripts", "erofs-tools"), [state]);
-  fsck = stdout.trim().split("\n");
-});
-
-async function check(tarindex: string, tar: string): Promise<void> {
-  const [program = "", ...args] = fsck;
-  await run(program, [...args, "--extract", `--device=${tar}`, tarindex]);
-}
 
 test("fsck.erofs finds our index of the erofs-utils fixture clean, data included, and finds a changed directory", async (t) => {
   const directory = await tempDirectory(t);
@@ -32,7 +16,7 @@ test("fsck.erofs finds our index of the erofs-utils fixture clean, data included
   const tar = join(directory, "layer.tar");
   await writeFile(tar, gunzipSync(blob));
   const { tarindexPath } = await createLayerIndex({ source: memoryBlob(blob), output: { directory } });
-  await check(tarindexPath, tar);
+  await checkErofs(tarindexPath, [tar]);
   const bytes = await readFile(tarindexPath);
   const entry = bytes.indexOf("big5mempty");
   const at = entry >= 0 ? entry : bytes.indexOf("big5m");
@@ -42,7 +26,7 @@ test("fsck.erofs finds our index of the erofs-utils fixture clean, data included
   bytes.fill(0xff, block, block + 64);
   const broken = join(directory, "broken");
   await writeFile(broken, bytes);
-  await assert.rejects(check(broken, tar));
+  await assert.rejects(checkErofs(broken, [tar]));
 });
 
 test("fsck.erofs finds an index of every kind of entry clean", async (t) => {
@@ -58,5 +42,5 @@ test("fsck.erofs finds an index of every kind of entry clean", async (t) => {
   const tar = join(directory, "layer.tar");
   await writeFile(tar, bytes);
   const { tarindexPath } = await createLayerIndex({ source: memoryBlob(gzipSync(bytes)), output: { directory } });
-  await check(tarindexPath, tar);
+  await checkErofs(tarindexPath, [tar]);
 });

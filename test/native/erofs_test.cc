@@ -4,6 +4,7 @@
 // For the built-in image and each one given: everything is walked, then again with each byte changed and with the file
 // cut at each length. A hostile image may be refused or answer nonsense inside its bounds, nothing else.
 #include "../../native/erofs/image.h"
+#include "../../native/erofs/listing.h"
 
 #include <sys/stat.h>
 
@@ -55,6 +56,34 @@ void CheckExtents(const Image& image, uint64_t nid, uint64_t size, uint64_t offs
   CHECK(at <= (offset < size ? offset + std::min(length, size - offset) : offset));
 }
 
+// Lists a directory into a buffer of `size` bytes: records lie in it whole, say what GetAttr says, and the listing ends.
+void CheckListing(const Image& image, uint64_t nid, size_t size) {
+  uint64_t cookie = 0;
+  for (size_t pages = 0, entries = 0; pages < kMaxEntries && entries < kMaxEntries; pages++) {
+    std::vector<uint8_t> buffer(size);
+    ListedPage page;
+    if (!ListDirectory(image, nid, cookie, buffer.data(), buffer.size(), &page).ok()) return;
+    CHECK(page.used <= size && (page.done || page.cookie > cookie));
+    for (size_t at = 0; at < page.used; entries++) {
+      ListedRecord r;
+      CHECK(page.used - at >= sizeof r);
+      std::memcpy(&r, buffer.data() + at, sizeof r);
+      CHECK(r.record_size % 8 == 0 && r.record_size <= page.used - at);
+      CHECK(sizeof r + r.name_size + r.target_size + r.xattrs_size <= r.record_size && r.name_size > 0);
+      Attr attr;
+      CHECK(image.GetAttr(r.nid, &attr).ok() && attr.mode == r.mode && attr.size == r.size && attr.mtime_sec == r.mtime_sec);
+      std::vector<Extent> extents;
+      if (r.data_kind == static_cast<uint32_t>(ListedData::kWhole)) {
+        CHECK(image.MapRange(r.nid, 0, UINT64_MAX, &extents).ok() && extents.size() == 1);
+        CHECK(extents[0].device == r.device && extents[0].offset == r.data_offset && extents[0].length == r.size);
+      }
+      at += r.record_size;
+    }
+    if (page.done) return;
+    cookie = page.cookie;
+  }
+}
+
 // Asks everything about one inode, adds a directory's children to `todo`.
 void Visit(const Image& image, uint64_t nid, std::vector<uint64_t>* todo, size_t* entries) {
   Attr attr;
@@ -86,6 +115,7 @@ void Visit(const Image& image, uint64_t nid, std::vector<uint64_t>* todo, size_t
     CHECK(image.Lookup(nid, "x", &found).err == ENOTDIR);
     return;
   }
+  for (size_t size : {size_t{0}, size_t{100}, size_t{4096}}) CheckListing(image, nid, size);
   for (std::string_view name : {"", ".", "..", "a", "\xff\xff", "zzz"}) {
     if (image.Lookup(nid, name, &found).ok()) CHECK(found.name == name);
   }

@@ -7,14 +7,34 @@ import { sharedTool } from "./fixtures.js";
 
 const run = promisify(execFile);
 
-/** mount(2) itself: util-linux's mount does not pass `device=` of a regular file on. */
+/**
+ * The mount API of Linux 5.2 itself: util-linux's mount does not pass `device=` of a regular file on, and mount(2) takes one page of options,
+ * which the devices of an image of many layers do not fit.
+ */
 const mountScript = `
 import ctypes, os, sys
 libc = ctypes.CDLL(None, use_errno=True)
-source, target, options = (os.fsencode(a) for a in sys.argv[1:4])
-MS_RDONLY = 1
-if libc.mount(source, target, b"erofs", MS_RDONLY, options) != 0:
-    sys.exit(f"mount {source!r}: {os.strerror(ctypes.get_errno())}")
+FSOPEN, FSCONFIG, FSMOUNT, MOVE_MOUNT = 430, 431, 432, 429
+SET_FLAG, SET_STRING, CREATE, RDONLY, EMPTY_PATH, AT_FDCWD = 0, 1, 6, 1, 4, -100
+source, target, *devices = (os.fsencode(a) for a in sys.argv[1:])
+def call(*args):
+    result = libc.syscall(*args)
+    if result < 0:
+        error = os.strerror(ctypes.get_errno())
+        os.set_blocking(fs, False)
+        log = []
+        try:
+            while True: log.append(os.read(fs, 4096).decode(errors="replace"))
+        except OSError: pass
+        sys.exit(f"mount {source!r}: {error} {log}")
+    return result
+fs = libc.syscall(FSOPEN, b"erofs", 0)
+call(FSCONFIG, fs, SET_FLAG, b"ro", None, 0)
+call(FSCONFIG, fs, SET_STRING, b"source", source, 0)
+for device in devices:
+    call(FSCONFIG, fs, SET_STRING, b"device", device, 0)
+call(FSCONFIG, fs, CREATE, None, None, 0)
+call(MOVE_MOUNT, call(FSMOUNT, fs, 0, RDONLY), b"", AT_FDCWD, target, EMPTY_PATH)
 `;
 
 /** Why tests that mount with the kernel's EROFS cannot run here; false when they can. */
@@ -38,7 +58,7 @@ export async function mountErofs(image: string, devices: readonly string[] = [])
   const directory = join(base, "mnt");
   await mkdir(directory);
   try {
-    await run("python3", ["-c", mountScript, image, directory, devices.map((d) => `device=${d}`).join(",")]);
+    await run("python3", ["-c", mountScript, image, directory, ...devices]);
   } catch (error) {
     await rm(base, { recursive: true });
     throw error;

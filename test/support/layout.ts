@@ -4,7 +4,12 @@ import { type Digest, digestOfBytes, hexOf } from "../../src/oci/digest.js";
 import { mediaTypes } from "../../src/oci/media-types.js";
 
 export interface LayoutImage {
-  readonly layers: readonly { readonly bytes: Uint8Array; readonly mediaType: string }[];
+  readonly layers: readonly {
+    readonly bytes: Uint8Array;
+    readonly mediaType: string;
+    /** Of the uncompressed bytes; needed when `bytes` are compressed. */
+    readonly diffId?: Digest;
+  }[];
   readonly tag?: string;
   readonly platform?: { readonly os: string; readonly architecture: string };
 }
@@ -44,7 +49,8 @@ async function writeImage(directory: string, image: LayoutImage): Promise<Layout
   const layers: LayoutDescriptor[] = [];
   for (const { bytes, mediaType } of image.layers) layers.push(await writeLayoutBlob(directory, bytes, mediaType));
   const platform = image.platform ?? { os: "linux", architecture: "amd64" };
-  const rootfs = { type: "layers", diff_ids: layers.map(({ digest }) => digest) };
+  const diffIds = image.layers.map(({ bytes, diffId }) => diffId ?? digestOfBytes(bytes));
+  const rootfs = { type: "layers", diff_ids: diffIds };
   const config = await writeJson(directory, { ...platform, rootfs }, mediaTypes.ociConfig);
   const document = { schemaVersion: 2, mediaType: mediaTypes.ociManifest, config, layers };
   const manifest = await writeJson(directory, document, mediaTypes.ociManifest);

@@ -1,6 +1,8 @@
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { once } from "node:events";
+import { open } from "node:fs/promises";
 import { createInterface } from "node:readline";
+import type { Readable } from "node:stream";
 import { promisify } from "node:util";
 
 const execFileAsync = promisify(execFile);
@@ -18,9 +20,18 @@ export interface StartedProcess {
   stop(): Promise<void>;
 }
 
-/** Starts a server and waits until a line of its stderr matches; throws with what it wrote when it ends before that. */
-export async function startProcess(program: string, args: readonly string[], ready: RegExp): Promise<StartedProcess> {
-  const child = spawn(program, [...args], { stdio: ["ignore", "ignore", "pipe"] });
+/**
+ * Starts a server and waits until a line of its stderr matches; throws with what it wrote when it ends before that. Its
+ * stdout goes to the end of the file `stdoutPath`, if given.
+ */
+export async function startProcess(
+  program: string,
+  args: readonly string[],
+  ready: RegExp,
+  stdoutPath?: string,
+): Promise<StartedProcess> {
+  const stdout = stdoutPath === undefined ? undefined : await open(stdoutPath, "a");
+  const child = spawn(program, [...args], { stdio: ["ignore", stdout?.fd ?? "ignore", "pipe"] });
   const seen: string[] = [];
   const stop = async () => {
     if (child.exitCode !== null || child.signalCode !== null) return;
@@ -28,9 +39,12 @@ export async function startProcess(program: string, args: readonly string[], rea
     child.kill("SIGKILL");
     await exit;
   };
-  const spawned = once(child, "spawn");
-  await spawned;
-  const lines = createInterface({ input: child.stderr });
+  try {
+    await once(child, "spawn");
+  } finally {
+    await stdout?.close();
+  }
+  const lines = createInterface({ input: child.stderr as Readable });
   const match = await new Promise<RegExpMatchArray>((resolve, reject) => {
     lines.on("line", (line) => {
       const found = ready.exec(line);

@@ -18,6 +18,8 @@ export interface RegistryOptions {
   readonly auth?: RegistryAuth;
   /** Kept when the registry stops; a temporary directory otherwise. */
   readonly storageDir?: string;
+  /** A line for each request, in the combined format, goes to this file; no log otherwise. */
+  readonly accessLogPath?: string;
 }
 
 export interface TestRegistry {
@@ -45,8 +47,13 @@ export async function startRegistry(options: RegistryOptions = {}): Promise<Test
       undo.push(tokenServer.stop);
     }
     const config = join(directory, "config.json");
-    await writeFile(config, JSON.stringify(await configOf(storageDir, directory, auth, tokenServer)));
-    const registry = await startProcess("docker-registry", ["serve", config], /listening on ([0-9.]+:\d+)/);
+    await writeFile(config, JSON.stringify(await configOf(storageDir, directory, options, tokenServer)));
+    const registry = await startProcess(
+      "docker-registry",
+      ["serve", config],
+      /listening on ([0-9.]+:\d+)/,
+      options.accessLogPath,
+    );
     undo.push(registry.stop);
     const host = registry.match[1] ?? "";
     return { host, stop, ...(tokenServer === undefined ? {} : { tokenServer }) };
@@ -57,10 +64,11 @@ export async function startRegistry(options: RegistryOptions = {}): Promise<Test
 }
 
 /** The registry reads YAML, of which JSON is a part. */
-async function configOf(storageDir: string, directory: string, auth?: RegistryAuth, tokenServer?: TokenServer) {
+async function configOf(storageDir: string, directory: string, options: RegistryOptions, tokenServer?: TokenServer) {
+  const { auth, accessLogPath } = options;
   return {
     version: 0.1,
-    log: { level: "info", accesslog: { disabled: true } },
+    log: { level: "info", accesslog: { disabled: accessLogPath === undefined } },
     storage: { filesystem: { rootdirectory: storageDir }, delete: { enabled: true } },
     http: { addr: "127.0.0.1:0", secret: "test" },
     ...(auth === undefined ? {} : { auth: await authConfigOf(directory, auth, tokenServer) }),

@@ -87,7 +87,7 @@ describe("tarindex bytes", () => {
     const tar = buildTar(many);
     for (let at = 0; at < tar.length; at += 777) walker.push(tar.subarray(at, at + 777));
     const blocks = walker.finish().endOffset / 512;
-    const pieces = [...writeTarindex(layer.finish(), { devices: [{ tag: "", blocks }], uuid: zeroUuid })];
+    const pieces = [...writeTarindex(layer.finish().tree, { devices: [{ tag: "", blocks }], uuid: zeroUuid })];
     assert.deepEqual(Buffer.concat(pieces), forward);
   });
 

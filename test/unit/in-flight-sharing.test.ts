@@ -136,7 +136,7 @@ test("bytes that a layer discards as damaged are fetched and hashed again", asyn
   const { gate, stuck } = stopWithin(blob, 2 * MIB);
   const finished = stream.finish();
   await stuck.promise;
-  fetcher.discard({ begin: MIB, end: MIB + 4096 });
+  await fetcher.discard({ begin: MIB, end: MIB + 4096 });
   gate.resolve();
   await finished;
   assert.equal(blob.delivered, 4 * MIB + 4096);

@@ -7,6 +7,7 @@ import { after, before, describe, it } from "node:test";
 import { gzipSync } from "node:zlib";
 import { isOcifsError, OcifsError, type OcifsErrorCode } from "../../src/base/errors.js";
 import type { BlobSource } from "../../src/blob/blob-source.js";
+import { ErofsTree } from "../../src/erofs/reader.js";
 import { openZinfo } from "../../src/gzip/zinfo.js";
 import { type CreateLayerIndexOptions, createLayerIndex, type IndexProgress } from "../../src/index/create.js";
 import { loadIndex } from "../../src/index/load.js";
@@ -81,6 +82,12 @@ describe("index creation", () => {
     );
   };
 
+  const nidsOf = async (path: string, ...names: string[]) => {
+    await using tree = await ErofsTree.open(path);
+    const { rootNid } = tree.info;
+    return names.map((name) => (name === "" ? rootNid : (tree.lookup(rootNid, Buffer.from(name))?.nid ?? 0)));
+  };
+
   it("writes the three files of a gzip layer", async () => {
     const progress: IndexProgress[] = [];
     const created = await create(memoryBlob(gz, { chunkBytes: 1000 }), {
@@ -99,7 +106,7 @@ describe("index creation", () => {
     const tarindex = await readFile(created.tarindexPath);
     const zinfo = await readFile(created.zinfoPath);
     assert.deepEqual(created.manifest, {
-      version: 1,
+      version: 2,
       generator: "ocifs 0.1.0",
       blob: {
         digest: digestOfBytes(gz),
@@ -116,6 +123,8 @@ describe("index creation", () => {
       },
       whiteouts: "keep",
       tarindex: { digest: digestOfBytes(tarindex), sizeBytes: tarindex.length },
+      impliedDirectories: await nidsOf(created.tarindexPath, "", "bin", "f"),
+      danglingLinks: [],
       zinfo: { digest: digestOfBytes(zinfo), sizeBytes: zinfo.length },
       spans: { sizeBytes: 65536, digests: await digestsBetweenCheckpoints(created.zinfoPath) },
     });
@@ -230,19 +239,27 @@ describe("index creation", () => {
 
 describe("index JSON from outside", () => {
   const good = {
-    version: 1,
+    version: 2,
     generator: "x",
     blob: { digest: diffId, sizeBytes: 1, encoding: "gzip" },
     tar: { digest: diffId, sizeBytes: 10, entryCount: 1, endOffset: 10, endMarkerFound: true },
     whiteouts: "keep",
     tarindex: { digest: diffId, sizeBytes: 4096 },
+    impliedDirectories: [40, 44],
+    danglingLinks: [{ path: "YS9i", target: "/w==" }],
     zinfo: { digest: diffId, sizeBytes: 12 },
     spans: { sizeBytes: 1, digests: ["0".repeat(64)] },
   };
 
   it("is read field by field", () => {
-    assert.deepEqual(parseIndexManifest(JSON.stringify(good), "here"), good);
-    assert.deepEqual(parseIndexManifest(JSON.stringify({ ...good, more: 1 }), "here"), good);
+    const read = {
+      ...good,
+      danglingLinks: [{ path: new Uint8Array(Buffer.from("a/b")), target: Uint8Array.of(0xff) }],
+    };
+    assert.deepEqual(parseIndexManifest(JSON.stringify(good), "here"), read);
+    assert.deepEqual(parseIndexManifest(JSON.stringify({ ...good, more: 1 }), "here"), read);
+    const text = serializeIndexManifest(parseIndexManifest(JSON.stringify(good), "here"));
+    assert.deepEqual(parseIndexManifest(text, "here"), read);
   });
 
   it("is refused with the name of the field", () => {
@@ -251,7 +268,13 @@ describe("index JSON from outside", () => {
         () => parseIndexManifest(JSON.stringify({ ...good, ...change }), "here.json"),
         (error) => isOcifsError(error, code) && message.test(error.message) && error.message.includes("here.json"),
       );
-    bad({ version: 2 }, /format version 2, want 1/, "unsupported");
+    bad({ version: 1 }, /format version 1, want 2/, "unsupported");
+    bad({ impliedDirectories: undefined }, /impliedDirectories is not a list/);
+    bad({ impliedDirectories: [1, -1] }, /impliedDirectories\[1\] is not a whole number/);
+    bad({ danglingLinks: {} }, /danglingLinks is not a list/);
+    bad({ danglingLinks: [1] }, /danglingLinks\[0\]\. is not an object/);
+    bad({ danglingLinks: [{ path: "YQ==", target: "" }] }, /danglingLinks\[0\]\.target is not base64/);
+    bad({ danglingLinks: [{ path: "YQ", target: "YQ==" }] }, /danglingLinks\[0\]\.path is not base64/);
     bad({ blob: [] }, /blob\. is not an object/);
     bad({ blob: { ...good.blob, digest: "sha256:../../etc" } }, /blob\.digest is no digest/);
     bad({ blob: { ...good.blob, encoding: "zstd" } }, /blob\.encoding is none of gzip, tar/);

@@ -3,7 +3,7 @@ import { describe, it } from "node:test";
 import { isOcifsError, type OcifsErrorCode } from "../../src/base/errors.js";
 import { type FileTree, rootEntry } from "../../src/erofs/file-tree.js";
 import type { WhiteoutMode } from "../../src/index/tar-tree.js";
-import { treeOfTar } from "../support/layers.js";
+import { finishedTree, treeOfTar } from "../support/layers.js";
 import { buildTar, type TarItem } from "../support/tar-builder.js";
 
 /** Path → what it is: "d" or "f<size>" or "l<target>" or "c", with octal permissions. */
@@ -111,13 +111,66 @@ describe("tree of a tar", () => {
     assert.equal(tree.inodes.sizeBytes(tree.inode(find(tree, "b"))), 6);
   });
 
-  it("refuses hard links to nothing, later entries and directories", () => {
+  it("tells which hard links have their target in a layer below, and leaves them out", () => {
+    const { tree, danglingLinks } = finishedTree([
+      { path: "gone", type: "hardlink", linkPath: "below" },
+      { path: "gone", data: "replaced" },
+      { path: "d/gone", type: "hardlink", linkPath: "below" },
+      { path: "d", type: "symlink", linkPath: "e" },
+      { path: "e", type: "directory" },
+      { path: "was", data: "was" },
+      { path: "was", type: "hardlink", linkPath: "x/y" },
+      { path: "d/first", type: "hardlink", linkPath: "e/later" },
+      { path: "d/second", type: "hardlink", linkPath: "/d/first" },
+      { path: "e/later", data: "later" },
+    ]);
+    assert.deepEqual(shape(tree), {
+      "/": "d 755",
+      "/d": "le 644",
+      "/e": "d 755",
+      "/e/later": "f5 644",
+      "/gone": "f8 644",
+    });
+    assert.deepEqual(
+      danglingLinks.map(({ path, target }) => [path, target].map((b) => Buffer.from(b).toString())),
+      [
+        ["was", "x/y"],
+        ["e/first", "e/later"],
+        ["e/second", "e/later"],
+      ],
+    );
+    refuses(
+      [
+        { path: "a", type: "hardlink", linkPath: "b" },
+        { path: "a/x", data: "" },
+      ],
+      "corrupt",
+      /"\/a" on its way is not a directory/,
+    );
+  });
+
+  it("tells which directories have no entry", () => {
+    const { tree, impliedDirectories } = finishedTree([
+      { path: "a/b/f", data: "x" },
+      { path: "a", type: "directory" },
+      { path: "c", type: "directory" },
+      { path: "c", type: "directory" },
+    ]);
+    assert.ok(impliedDirectories.has(tree.inode(0)));
+    const implied = ["a", "a/b", "c"].map((path) => impliedDirectories.has(tree.inode(find(tree, path))));
+    assert.deepEqual(implied, [false, true, false]);
+    const rooted = finishedTree([{ path: "./", type: "directory" }]);
+    assert.equal(rooted.impliedDirectories.size, 0);
+  });
+
+  it("refuses hard links to directories, and for overlayfs those to nothing and to later entries", () => {
     refuses(
       [{ path: "a", type: "hardlink", linkPath: "b" }],
       "corrupt",
       /tar entry "a": hard link to "b", which is not in the layer/,
+      "overlay",
     );
-    refuses([{ path: "a", type: "hardlink", linkPath: "b" }, { path: "b" }], "corrupt", /not in the layer/);
+    refuses([{ path: "a", type: "hardlink", linkPath: "b" }, { path: "b" }], "corrupt", /not in the layer/, "overlay");
     refuses(
       [
         { path: "d", type: "directory" },

@@ -1,9 +1,9 @@
 import { resolve } from "node:path";
 import { CacheDirectory } from "../../cache/cache-directory.js";
 import { OpenSource } from "../../image/open-source.js";
-import { createLayerIndex } from "../../index/create.js";
+import { type CreatedIndex, createLayerIndex } from "../../index/create.js";
 import { defineCommand, jsonOption, type RegistryArguments, registryOptions } from "../command.js";
-import { Progress, printJson } from "../output.js";
+import { Progress, printJson, type TextSink } from "../output.js";
 import { formatSize, parseSizeBytes } from "../units.js";
 import { toLayerNumber, toSourceOptions } from "./source-arguments.js";
 
@@ -16,10 +16,10 @@ interface Arguments extends RegistryArguments {
   json: boolean;
 }
 
-/** `ocifs index create`: reads one layer once and writes its tarindex, zinfo and JSON. */
+/** `ocifs index create`: reads each layer once and writes its tarindex, zinfo and JSON. */
 export const indexCreateCommand = defineCommand<Arguments>({
   command: "index create <image>",
-  describe: "Build the index of a layer: tarindex, zinfo and JSON",
+  describe: "Build the indexes of an image's layers: tarindex, zinfo and JSON each",
   builder: (yargs) =>
     jsonOption(registryOptions(yargs))
       .positional("image", { type: "string", demandOption: true, describe: "REFERENCE, oci:DIR[:TAG] or file:PATH" })
@@ -32,7 +32,7 @@ export const indexCreateCommand = defineCommand<Arguments>({
       .option("layer", {
         type: "number",
         requiresArg: true,
-        describe: "Which layer, counted from 0; default: the only one",
+        describe: "Which layer, counted from 0; default: all",
       })
       .option("span", {
         type: "string",
@@ -48,36 +48,51 @@ export const indexCreateCommand = defineCommand<Arguments>({
     const options = await toSourceOptions(args.image, args, context);
     const { signal, stdout, stderr } = context;
     await using source = await OpenSource.open(options, signal);
-    const layer = await source.openLayer(toLayerNumber(args.layer));
-    if (source.layerCount > 1) {
-      stderr.write(`layer ${layer.layerNumber} of ${source.layerCount}; each layer has an index of its own\n`);
+    const { layer } = toLayerNumber(args.layer);
+    const whole = layer === undefined && source.layerCount > 1;
+    const numbers = whole ? Array.from({ length: source.layerCount }, (_, i) => i) : [layer];
+    const directory = args.output === undefined ? undefined : resolve(args.output);
+    const cache = await CacheDirectory.open(options.cacheDir);
+    const made = new Map<string, CreatedIndex>();
+    for (const number of numbers) {
+      const chosen = await source.openLayer(number === undefined ? {} : { layer: number });
+      const { digest } = chosen.blob;
+      // An image may have a layer twice.
+      if (made.has(digest)) continue;
+      if (whole) stderr.write(`layer ${chosen.layerNumber} of ${source.layerCount}: ${digest}\n`);
+      const expectedDiffId = await source.fetchDiffId(chosen.layerNumber, signal);
+      using progress = new Progress(`index of ${digest.slice(0, 19)}`, {
+        totalBytes: chosen.blob.sizeBytes,
+        sink: stderr,
+      });
+      const created = await createLayerIndex({
+        source: chosen.blob,
+        output: { directory: directory ?? cache.indexPath(digest) },
+        whiteouts: args.whiteouts,
+        onProgress: ({ blobBytes }) => progress.update(blobBytes),
+        signal,
+        ...(expectedDiffId === undefined ? {} : { expectedDiffId }),
+        ...(chosen.mediaType === undefined ? {} : { mediaType: chosen.mediaType }),
+        ...(args.span === undefined ? {} : { spanSizeBytes: parseSizeBytes(args.span, "--span") }),
+      });
+      progress.finish();
+      made.set(digest, created);
+      if (!args.json) printIndex(stdout, created);
     }
-    const expectedDiffId = await source.fetchDiffId(layer.layerNumber, signal);
-    const directory = args.output ?? (await CacheDirectory.open(options.cacheDir)).indexPath(layer.blob.digest);
-    using progress = new Progress(`index of ${layer.blob.digest.slice(0, 19)}`, {
-      totalBytes: layer.blob.sizeBytes,
-      sink: stderr,
-    });
-    const created = await createLayerIndex({
-      source: layer.blob,
-      output: { directory: resolve(directory) },
-      whiteouts: args.whiteouts,
-      onProgress: ({ blobBytes }) => progress.update(blobBytes),
-      signal,
-      ...(expectedDiffId === undefined ? {} : { expectedDiffId }),
-      ...(layer.mediaType === undefined ? {} : { mediaType: layer.mediaType }),
-      ...(args.span === undefined ? {} : { spanSizeBytes: parseSizeBytes(args.span, "--span") }),
-    });
-    progress.finish();
-    const { manifest, tarindexPath, zinfoPath, jsonPath } = created;
-    if (args.json) {
-      printJson(stdout, { tarindex: tarindexPath, zinfo: zinfoPath ?? null, json: jsonPath, manifest });
-      return;
-    }
-    stdout.write(`${tarindexPath}  ${formatSize(manifest.tarindex.sizeBytes)}, ${manifest.tar.entryCount} entries\n`);
-    if (zinfoPath !== undefined && manifest.zinfo) {
-      stdout.write(`${zinfoPath}  ${formatSize(manifest.zinfo.sizeBytes)}, ${manifest.spans.digests.length} spans\n`);
-    }
-    stdout.write(`${jsonPath}\n`);
+    if (!args.json) return;
+    const all = [...made.values()].map(describeIndex);
+    printJson(stdout, whole ? { layers: all } : all[0]);
   },
 });
+
+function describeIndex({ manifest, tarindexPath, zinfoPath, jsonPath }: CreatedIndex): Record<string, unknown> {
+  return { tarindex: tarindexPath, zinfo: zinfoPath ?? null, json: jsonPath, manifest };
+}
+
+function printIndex(stdout: TextSink, { manifest, tarindexPath, zinfoPath, jsonPath }: CreatedIndex): void {
+  stdout.write(`${tarindexPath}  ${formatSize(manifest.tarindex.sizeBytes)}, ${manifest.tar.entryCount} entries\n`);
+  if (zinfoPath !== undefined && manifest.zinfo) {
+    stdout.write(`${zinfoPath}  ${formatSize(manifest.zinfo.sizeBytes)}, ${manifest.spans.digests.length} spans\n`);
+  }
+  stdout.write(`${jsonPath}\n`);
+}

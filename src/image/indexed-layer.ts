@@ -1,0 +1,168 @@
+import { open } from "node:fs/promises";
+import type { Cleanup } from "../base/cleanup.js";
+import { OcifsError } from "../base/errors.js";
+import type { Log } from "../base/log.js";
+import type { CacheDirectory } from "../cache/cache-directory.js";
+import { SpanIndex } from "../gzip/span-index.js";
+import { openZinfo } from "../gzip/zinfo.js";
+import { digestOfFile } from "../index/files.js";
+import { type LoadedIndex, loadIndex } from "../index/load.js";
+import { locateIndex } from "../index/locate.js";
+import { GzipSpanTable } from "../layer/gzip-span-table.js";
+import type { SpanTable } from "../layer/span-table.js";
+import { TarSpanTable } from "../layer/tar-span-table.js";
+import type { ErofsImage } from "../native/erofs.js";
+import type { SourceLayer } from "./open-source.js";
+import { openTarindexCopy } from "./tarindex-memory.js";
+
+/** EROFS tarindexes count the tar in blocks of this size. */
+const TAR_BLOCK_BYTES = 512;
+
+export interface IndexChoice {
+  /** Index files; without them the index is looked for in the cache. */
+  readonly tarindex?: string;
+  readonly zinfo?: string;
+  /**
+   * span: every span's digest is checked, and an index without digests is refused. blob: span digests where there are any,
+   * checkpoint windows where not, and the blob's digest once it is complete. none: only what decoding itself notices.
+   */
+  readonly verify: "span" | "blob" | "none";
+}
+
+/** A layer with its index, checked as far as both say that they belong together. */
+export interface IndexedLayer {
+  readonly layer: SourceLayer;
+  readonly index: LoadedIndex;
+  /** The layer's own tarindex. */
+  readonly tree: ErofsImage;
+  readonly table: SpanTable;
+}
+
+/** Finds, loads and checks a layer's index. What it opens is closed by `cleanup`. */
+export async function openIndexedLayer(
+  options: IndexChoice,
+  layer: SourceLayer,
+  cache: CacheDirectory,
+  cleanup: Cleanup,
+  log: Log,
+  signal?: AbortSignal,
+): Promise<IndexedLayer> {
+  const location = await locateIndex(options, cache, layer.blob.digest);
+  const index = await loadIndex({ ...location, blobDigest: layer.blob.digest, ...(signal ? { signal } : {}) });
+  checkTrust(options, index, layer, log);
+  const tree = await openTarindexCopy(index.tarindexPath, index.manifest?.tarindex.digest);
+  cleanup.defer(() => tree.close());
+  const tarBytes = checkTarindex(tree, index);
+  const table = await openSpanTable(layer, index, tarBytes, cleanup);
+  return { layer, index, tree, table };
+}
+
+function checkTrust(options: IndexChoice, index: LoadedIndex, layer: SourceLayer, log: Log): void {
+  if (index.manifest) {
+    if (index.manifest.blob.sizeBytes !== layer.blob.sizeBytes) {
+      throw new OcifsError(
+        "mismatch",
+        `index ${index.tarindexPath}: made for a blob of ${index.manifest.blob.sizeBytes} bytes, this one has ${layer.blob.sizeBytes}`,
+      );
+    }
+    return;
+  }
+  if (options.verify === "span") {
+    throw new OcifsError(
+      "usage",
+      `verify=span: ${index.tarindexPath} has no JSON with span digests beside it; make an index with "ocifs index create", or use verify=blob`,
+    );
+  }
+  log.info("the index records no digests; the blob's digest is checked once all of it was read", {
+    tarindex: index.tarindexPath,
+  });
+}
+
+/** The layer's size as the tarindex sees it, in bytes; `mismatch` when it does not fit the rest of the index. */
+function checkTarindex(tree: ErofsImage, index: LoadedIndex): number {
+  const { devices, primaryBlocks, blockSizeBytes } = tree.info();
+  const [device] = devices;
+  if (devices.length !== 1 || !device) {
+    throw new OcifsError(
+      "unsupported",
+      `tarindex ${index.tarindexPath}: it describes ${devices.length} layers; this version mounts indexes of one`,
+    );
+  }
+  if (blockSizeBytes !== TAR_BLOCK_BYTES) {
+    throw new OcifsError(
+      "unsupported",
+      `tarindex ${index.tarindexPath}: blocks of ${blockSizeBytes} bytes, want ${TAR_BLOCK_BYTES}`,
+    );
+  }
+  if (device.uniaddr !== 0 && device.uniaddr !== primaryBlocks) {
+    throw new OcifsError(
+      "mismatch",
+      `tarindex ${index.tarindexPath}: its layer is mapped at block ${device.uniaddr}, the index ends at block ${primaryBlocks}`,
+    );
+  }
+  const tarBytes = device.blocks * TAR_BLOCK_BYTES;
+  const recorded = index.manifest?.tar.sizeBytes;
+  if (recorded !== undefined && tarBytes > Math.ceil(recorded / TAR_BLOCK_BYTES) * TAR_BLOCK_BYTES) {
+    throw new OcifsError(
+      "mismatch",
+      `tarindex ${index.tarindexPath}: ${tarBytes} bytes of tar, its JSON says ${recorded}`,
+    );
+  }
+  return tarBytes;
+}
+
+async function openSpanTable(
+  layer: SourceLayer,
+  index: LoadedIndex,
+  tarBytes: number,
+  cleanup: Cleanup,
+): Promise<SpanTable> {
+  const { manifest, zinfoPath } = index;
+  const encoding = manifest?.blob.encoding ?? layer.encoding ?? (zinfoPath === undefined ? "tar" : "gzip");
+  if (encoding === "zstd") {
+    throw new OcifsError(
+      "unsupported",
+      `layer ${layer.blob.digest}: it is zstd; this version mounts gzip and plain tar layers`,
+    );
+  }
+  const sizeBytes = manifest?.tar.sizeBytes ?? tarBytes;
+  const digests = manifest?.spans.digests;
+  if (encoding === "tar") {
+    if (zinfoPath !== undefined) {
+      throw new OcifsError(
+        "usage",
+        `layer ${layer.blob.digest}: it is a plain tar, which needs no zinfo; leave oci.zinfo out`,
+      );
+    }
+    if (sizeBytes > layer.blob.sizeBytes) {
+      throw new OcifsError(
+        "mismatch",
+        `tarindex ${index.tarindexPath}: ${sizeBytes} bytes of tar, the blob has ${layer.blob.sizeBytes}; is it gzip, and oci.zinfo missing?`,
+      );
+    }
+    return new TarSpanTable(sizeBytes, manifest?.spans.sizeBytes, digests);
+  }
+  if (zinfoPath === undefined) {
+    throw new OcifsError("usage", `layer ${layer.blob.digest}: it is gzip; name its checkpoints with oci.zinfo=`);
+  }
+  const zinfo = cleanup.add(await openZinfo(zinfoPath, { blobSizeBytes: layer.blob.sizeBytes }));
+  const spans = new SpanIndex(zinfo, {
+    blobSizeBytes: layer.blob.sizeBytes,
+    uncompressedSizeBytes: sizeBytes,
+    // Of a foreign index only the archive's size is known, and padding may follow it.
+    streamEnds: manifest !== undefined,
+  });
+  if (digests !== undefined && digests.length !== spans.spanCount) {
+    throw new OcifsError(
+      "mismatch",
+      `zinfo ${zinfoPath}: ${spans.spanCount} spans, the index's JSON has digests of ${digests.length}; create the index again`,
+    );
+  }
+  const zinfoDigest = manifest?.zinfo?.digest ?? (await digestOfPath(zinfoPath));
+  return new GzipSpanTable({ index: spans, zinfo, zinfoDigest, spanDigests: digests });
+}
+
+async function digestOfPath(path: string): Promise<string> {
+  await using file = await open(path, "r");
+  return (await digestOfFile(file)).digest;
+}

@@ -1,0 +1,176 @@
+import assert from "node:assert/strict";
+import { close, openSync } from "node:fs";
+import { chmod, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { constants, tmpdir } from "node:os";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { Cleanup } from "../../src/base/cleanup.js";
+import type { Mounted, MountFlags } from "../../src/drivers/driver.js";
+import { mountWithFuse } from "../../src/drivers/fuse.js";
+import { createLayerIndex } from "../../src/index/create.js";
+import { TarSpanTable } from "../../src/layer/tar-span-table.js";
+import { ErofsImage } from "../../src/native/erofs.js";
+import { SpanStore } from "../../src/native/layer.js";
+import { memoryBlob } from "./blob-sources.js";
+
+export const plainFlags: MountFlags = {
+  nosuid: false,
+  nodev: false,
+  noexec: false,
+  nosymfollow: false,
+  noatime: false,
+  nodiratime: false,
+  relatime: false,
+  strictatime: false,
+  silent: false,
+};
+
+export interface Miss {
+  readonly first: number;
+  readonly last: number;
+}
+
+/** What happens to a read whose spans are missing: they come, it waits, or it fails with EIO, as the daemon does it. */
+export type MissPolicy = "fill" | "hold" | "EIO";
+
+/**
+ * A tar mounted through the `fuse` driver by this very process, without registry, network or cache: the test decides when
+ * missing bytes come. Never touch the mount with Node's own fs while reads are held; use Syscalls.
+ */
+export class MountedTree implements AsyncDisposable {
+  policy: MissPolicy = "fill";
+  /** Misses so far, in order. */
+  readonly misses: Miss[] = [];
+  readonly #cleanup = new Cleanup();
+  readonly #waiting = new Set<() => void>();
+  readonly #filling = new Map<number, Promise<unknown>>();
+
+  private constructor(
+    readonly mountpoint: string,
+    readonly mounted: Mounted,
+    readonly image: ErofsImage,
+    readonly store: SpanStore,
+    readonly table: TarSpanTable,
+    readonly tarFd: number,
+  ) {}
+
+  static async mount(
+    tar: Uint8Array,
+    options: {
+      readonly spanBytes?: number;
+      readonly flags?: Partial<MountFlags>;
+      /** Changes the tarindex before it is mounted. */
+      readonly patchIndex?: (path: string) => Promise<void>;
+      /** Takes this index instead of one made here. */
+      readonly index?: Uint8Array;
+      /** Mounts there instead of on a directory of its own. */
+      readonly at?: string;
+    } = {},
+  ): Promise<MountedTree> {
+    const cleanup = new Cleanup();
+    try {
+      const directory = await mkdtemp(join(tmpdir(), "ocifs-tree-"));
+      cleanup.defer(() => rm(directory, { recursive: true }));
+      await chmod(directory, 0o755); // for tests as another user
+      const tarPath = join(directory, "tar");
+      await writeFile(tarPath, tar);
+      const tarindexPath = await placeIndex(directory, tar, options.index);
+      await options.patchIndex?.(tarindexPath);
+      const indexFd = openSync(tarindexPath, "r");
+      const image = new ErofsImage(indexFd);
+      await promisify(close)(indexFd);
+      cleanup.defer(() => image.close());
+      const tarFd = openSync(tarPath, "r");
+      cleanup.defer(() => promisify(close)(tarFd));
+      const table = new TarSpanTable((image.info().devices[0]?.blocks ?? 0) * 512, options.spanBytes ?? 64 << 10);
+      const store = new SpanStore({
+        dataFd: -1,
+        spansFd: -1,
+        outStarts: table.outStarts,
+        partition: table.partition,
+        bootId: new Uint8Array(16),
+        memoryBytes: 256 << 20,
+      });
+      cleanup.defer(() => store.close());
+      const mountpoint = options.at ?? join(directory, "mnt");
+      if (options.at === undefined) await mkdir(mountpoint);
+      let tree: MountedTree | undefined;
+      const mounted = await mountWithFuse({
+        mountpoint,
+        sourceName: "test",
+        tree: { image, devices: [store] },
+        allowOther: false,
+        flags: { ...plainFlags, ...options.flags },
+        securityOptions: [],
+        onMiss: (_device, first, last) => tree?.onMiss({ first, last }),
+      });
+      tree = new MountedTree(mountpoint, mounted, image, store, table, tarFd);
+      tree.#cleanup.add(cleanup);
+      tree.#cleanup.add(mounted);
+      return tree;
+    } catch (error) {
+      await cleanup[Symbol.asyncDispose]();
+      throw error;
+    }
+  }
+
+  /** Resolves once there have been `count` misses in all. */
+  async missed(count: number): Promise<void> {
+    while (this.misses.length < count) await new Promise<void>((resolve) => this.#waiting.add(resolve));
+  }
+
+  /** Lets everything come that was held, and what is missing from now on. */
+  async release(): Promise<void> {
+    this.policy = "fill";
+    for (const { first, last } of this.misses) await this.fill(first, last);
+  }
+
+  /** Brings these spans, unless they are here or on their way. */
+  async fill(first: number, last: number): Promise<void> {
+    for (const span of this.store.absent(first, last)) {
+      if (!this.#filling.has(span)) this.#filling.set(span, this.#fillSpan(span));
+    }
+    await Promise.all(this.#filling.values());
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.mounted.unmount();
+    await Promise.all(this.#filling.values());
+    await this.#cleanup[Symbol.asyncDispose]();
+  }
+
+  onMiss(miss: Miss): void {
+    this.misses.push(miss);
+    for (const wake of this.#waiting) wake();
+    this.#waiting.clear();
+    if (this.policy === "fill") void this.fill(miss.first, miss.last);
+    else if (this.policy !== "hold") this.store.fail(miss.first, miss.last, constants.errno.EIO);
+  }
+
+  async #fillSpan(span: number): Promise<void> {
+    const failed = await this.store.fill({
+      span,
+      gzip: false,
+      fd: this.tarFd,
+      ...this.table.compressedRange(span),
+      ...this.table.decodeInput(),
+      digest: undefined,
+      discard: false,
+    });
+    assert.equal(failed, undefined);
+    this.#filling.delete(span);
+  }
+}
+
+async function placeIndex(directory: string, tar: Uint8Array, index: Uint8Array | undefined): Promise<string> {
+  if (index !== undefined) {
+    const path = join(directory, "given.tarindex");
+    await writeFile(path, index);
+    return path;
+  }
+  const created = await createLayerIndex({
+    source: memoryBlob(tar),
+    output: { directory },
+  });
+  return created.tarindexPath;
+}
