@@ -1,6 +1,5 @@
-#include "span_store.h"
+#include "span_store_private.h"
 
-#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -9,25 +8,9 @@
 
 namespace ocifs::layer {
 
-struct SpanStore::Header {
-  char magic[8];
-  uint32_t version;
-  uint32_t header_bytes;
-  uint64_t span_count;
-  uint64_t data_bytes;
-  uint8_t boot_id[16];
-  std::atomic<uint32_t> flags;
-  uint32_t reserved;
-  std::atomic<uint64_t> evict_generation;
-  uint8_t partition[32];
-};
-
 namespace {
 constexpr char kMagic[8] = {'O', 'C', 'I', 'F', 'S', 'S', 'P', 'N'};
 constexpr uint32_t kFlagClean = 1;
-constexpr uint64_t kPage = 4096;
-
-Status Evicted(uint64_t span) { return Status::Errno(EBUSY, "span " + std::to_string(span) + " was evicted while it was written"); }
 
 Status FullPread(int fd, uint8_t* buf, size_t size, uint64_t offset, const char* what) {
   size_t done = 0;
@@ -40,36 +23,6 @@ Status FullPread(int fd, uint8_t* buf, size_t size, uint64_t offset, const char*
     done += static_cast<size_t>(n);
   }
   return Status::Ok();
-}
-
-Status FullPwrite(int fd, const uint8_t* buf, size_t size, uint64_t offset, const char* what) {
-  size_t done = 0;
-  while (done < size) {
-    ssize_t n = pwrite(fd, buf + done, size - done, static_cast<off_t>(offset + done));
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return Status::Errno(errno, std::string("write ") + what);
-    done += static_cast<size_t>(n);
-  }
-  return Status::Ok();
-}
-
-// Locks in `spans` (OFD, so they hold between processes and are gone with the process): byte 0, exclusive, while the
-// header changes; byte 1, shared, as long as the store is in use; a span's state byte, exclusive, while the span is
-// written or evicted.
-constexpr off_t kHeaderLockByte = 0, kUseLockByte = 1;
-
-off_t SpanLockByte(uint64_t span) { return static_cast<off_t>(kSpansHeaderBytes + span); }
-
-int SetLock(int fd, int command, short type, off_t byte, uint64_t count = 1) {
-  struct flock l {};
-  l.l_type = type;
-  l.l_whence = SEEK_SET;
-  l.l_start = byte;
-  l.l_len = static_cast<off_t>(count);
-  int r;
-  do r = fcntl(fd, command, &l);
-  while (r < 0 && errno == EINTR);
-  return r;
 }
 
 class HeaderLock {
@@ -321,135 +274,6 @@ void SpanStore::Fail(SpanRange range, int err) {
 
 void SpanStore::FailAll(int err) { Fail({0, UINT64_MAX}, err); }
 
-Status SpanStore::EnsureMemory() {
-  if (memory_fd_ >= 0) return Status::Ok();
-  int fd = memfd_create("ocifs-spans", MFD_CLOEXEC);
-  if (fd < 0) return Status::Errno(errno, "create memory file");
-  if (ftruncate(fd, static_cast<off_t>(size_bytes())) < 0) {
-    int e = errno;
-    close(fd);
-    return Status::Errno(e, "size memory file");
-  }
-  memory_fd_ = fd;
-  return Status::Ok();
-}
-
-void SpanStore::PunchMemory(uint64_t span) {
-  // Pages at the edges are shared with neighbours; they go with the last of them.
-  const auto used = [&](uint64_t i) { return memory_state_[i].load(std::memory_order_relaxed) == kPresent || writing_.contains(i); };
-  uint64_t begin = out_[span] / kPage * kPage, end = (out_[span + 1] + kPage - 1) / kPage * kPage;
-  for (uint64_t i = span; i-- > 0 && out_[i + 1] > begin;)
-    if (used(i)) begin += kPage;
-  for (uint64_t i = span + 1; i < span_count() && out_[i] < end; i++)
-    if (used(i)) end -= kPage;
-  if (end > begin)
-    (void)fallocate(memory_fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(begin),
-                    static_cast<off_t>(end - begin));
-}
-
-void SpanStore::DropFromMemory(uint64_t span) {
-  if (memory_state_[span].exchange(kAbsent) != kPresent) return;
-  memory_generation_.fetch_add(1);
-  memory_used_ -= span_size(span);
-  PunchMemory(span);
-}
-
-Status SpanStore::ReserveMemory(uint64_t span) {
-  const uint64_t size = span_size(span);
-  if (size > memory_limit_)
-    return Status::Limit("span " + std::to_string(span) + " of " + std::to_string(size) +
-                         " bytes is larger than the memory that serves without a disk cache");
-  if (Status s = EnsureMemory(); !s.ok()) return s;
-  while (!memory_order_.empty() && memory_used_ + size > memory_limit_) {
-    const uint64_t old = memory_order_.front();
-    memory_order_.pop_front();
-    DropFromMemory(old);
-  }
-  // What is left is being written, and will be done soon.
-  if (memory_used_ + size > memory_limit_) return Status::Errno(EBUSY, "memory that serves without a disk cache");
-  memory_used_ += size;
-  return Status::Ok();
-}
-
-void SpanStore::UnlockSpan(uint64_t span) {
-  if (spans_fd_ >= 0) SetLock(spans_fd_, F_OFD_SETLK, F_UNLCK, SpanLockByte(span));
-}
-
-Status SpanStore::BeginSpan(uint64_t span, Target* target) {
-  std::lock_guard<std::mutex> g(mutex_);
-  if (writing_.contains(span) || (evicting_ && evicting_->first <= span && span <= evicting_->last))
-    return Status::Errno(EBUSY, "span " + std::to_string(span));
-  *target = disk_ok() ? Target::kData : Target::kMemory;
-  if (*target == Target::kData && spans_fd_ >= 0 &&
-      SetLock(spans_fd_, F_OFD_SETLK, F_WRLCK, SpanLockByte(span)) < 0) {
-    if (errno != EAGAIN && errno != EACCES) return Status::Errno(errno, "lock span states");
-    // Another process writes or evicts it: its bytes must not be touched, nor can it be waited for, it may be stopped.
-    *target = Target::kMemory;
-  }
-  // Only now, with the lock: nobody else can make it present between this look and the first byte written.
-  if (present(span)) {
-    if (*target == Target::kData) UnlockSpan(span);
-    *target = Target::kNone;
-    return Status::Ok();
-  }
-  if (*target == Target::kMemory)
-    if (Status s = ReserveMemory(span); !s.ok()) return s;
-  writing_.emplace(span, Writing{});
-  return Status::Ok();
-}
-
-Status SpanStore::WriteSpan(Target target, uint64_t span, uint64_t offset, const uint8_t* data, size_t size) {
-  if (span >= span_count() || offset > span_size(span) || size > span_size(span) - offset)
-    return Status::Corrupt("span " + std::to_string(span) + ": more bytes than its table entry says");
-  {
-    std::lock_guard<std::mutex> g(mutex_);
-    if (const auto it = writing_.find(span); it == writing_.end() || it->second.evicted) return Evicted(span);
-  }
-  return FullPwrite(target == Target::kData ? data_fd_ : memory_fd_, data, size, out_[span] + offset,
-                    target == Target::kData ? "layer data" : "memory file");
-}
-
-void SpanStore::EndWriting(Target target, uint64_t span) {
-  writing_.erase(span);
-  if (target == Target::kData) UnlockSpan(span);
-  written_.notify_all();
-}
-
-Status SpanStore::CommitSpan(Target target, uint64_t span) {
-  std::vector<std::shared_ptr<Waiter>> ready;
-  {
-    std::lock_guard<std::mutex> g(mutex_);
-    const auto it = writing_.find(span);
-    if (it == writing_.end() || it->second.evicted) {
-      Discard(target, span);
-      return Evicted(span);
-    }
-    // The state before the lock is let go: the next writer must see that there is nothing left to write.
-    if (target == Target::kData) {
-      StateByte(span).store(kPresent, std::memory_order_release);
-    } else {
-      memory_order_.push_back(span);
-      memory_state_[span].store(kPresent, std::memory_order_release);
-    }
-    EndWriting(target, span);
-    TakeReady({span, span}, &ready);
-  }
-  for (auto& w : ready) w->OnReady();
-  return Status::Ok();
-}
-
-void SpanStore::Discard(Target target, uint64_t span) {
-  EndWriting(target, span);
-  if (target != Target::kMemory) return;  // bytes without their state byte are not there
-  memory_used_ -= span_size(span);
-  PunchMemory(span);
-}
-
-void SpanStore::AbortSpan(Target target, uint64_t span) {
-  std::lock_guard<std::mutex> g(mutex_);
-  Discard(target, span);
-}
-
 void SpanStore::SettleSuspect(uint64_t span, bool good) {
   std::vector<std::shared_ptr<Waiter>> ready;
   {
@@ -459,41 +283,6 @@ void SpanStore::SettleSuspect(uint64_t span, bool good) {
     if (good) TakeReady({span, span}, &ready);
   }
   for (auto& w : ready) w->OnReady();
-}
-
-Status SpanStore::Evict(SpanRange range) {
-  if (range.first > range.last || range.last >= span_count()) return Status::Usage("evict: span range out of range");
-  std::unique_lock<std::mutex> g(mutex_);
-  written_.wait(g, [&] { return !evicting_; });
-  // Writers of this process stop at their next piece, and no new one begins; those of others are waited for.
-  evicting_ = range;
-  for (auto& [span, writing] : writing_) writing.evicted |= range.first <= span && span <= range.last;
-  written_.wait(g, [&] { return std::none_of(writing_.begin(), writing_.end(), [](const auto& w) { return w.second.evicted; }); });
-  const uint64_t count = range.last - range.first + 1;
-  g.unlock();
-  const int locked = spans_fd_ < 0 ? 0 : SetLock(spans_fd_, F_OFD_SETLKW, F_WRLCK, SpanLockByte(range.first), count);
-  const int lock_errno = errno;
-  g.lock();
-  Status s = locked < 0 ? Status::Errno(lock_errno, "lock span states") : Clear(range);
-  if (spans_fd_ >= 0 && locked == 0) SetLock(spans_fd_, F_OFD_SETLK, F_UNLCK, SpanLockByte(range.first), count);
-  evicting_.reset();
-  written_.notify_all();
-  return s;
-}
-
-Status SpanStore::Clear(SpanRange range) {
-  for (uint64_t i = range.first; i <= range.last; i++) StateByte(i).store(kAbsent, std::memory_order_release);
-  reinterpret_cast<Header*>(map_)->evict_generation.fetch_add(1);
-  std::erase_if(memory_order_, [&](uint64_t i) { return range.first <= i && i <= range.last; });
-  for (uint64_t i = range.first; i <= range.last; i++) DropFromMemory(i);
-  // The first and last page may hold bytes of neighbours that stay.
-  const uint64_t begin = range.first == 0 ? 0 : (out_[range.first] + kPage - 1) / kPage * kPage;
-  const uint64_t end = range.last + 1 == span_count() ? size_bytes() : out_[range.last + 1] / kPage * kPage;
-  if (end <= begin || data_fd_ < 0) return Status::Ok();
-  if (fallocate(data_fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(begin),
-                static_cast<off_t>(end - begin)) < 0)
-    return Status::Errno(errno, "punch hole in layer data");
-  return Status::Ok();
 }
 
 Status SpanStore::ReadRaw(uint64_t span, uint64_t offset, uint8_t* buf, size_t size) const {

@@ -46,7 +46,8 @@ export class BlobFetcher {
   readonly #context: BlobFetcherContext;
   readonly #name: string;
   #target: { readonly url: URL; readonly expiresAtMs: number } | undefined;
-  #rangesSupported = true;
+  /** Answers of the whole blob to range requests, in a row. */
+  #wholeAnswers = 0;
 
   constructor(location: BlobLocation, context: BlobFetcherContext, stats: TransferStats) {
     this.location = location;
@@ -59,9 +60,12 @@ export class BlobFetcher {
     return this.#name;
   }
 
-  /** False once the server answered a range request with the whole blob: every range then costs all bytes before it. */
+  /**
+   * False once the server answered two range requests in a row with the whole blob: every range then costs all bytes before
+   * it. One such answer may be a proxy's slip, and is no reason to fetch all of a large blob.
+   */
   get rangesSupported(): boolean {
-    return this.#rangesSupported;
+    return this.#wholeAnswers < 2;
   }
 
   /**
@@ -109,7 +113,8 @@ export class BlobFetcher {
     using _place = await this.#context.gate.enter(priority, signal);
     using response = await this.#open(wanted, what, signal);
     let position = bodyStartOf(response, wanted, what);
-    if (response.status === 200 && !this.#isWhole(wanted)) this.#rangesSupported = false;
+    if (response.status === 206) this.#wholeAnswers = 0;
+    else if (!this.#isWhole(wanted)) this.#wholeAnswers++;
     const endsWithRange = response.contentLength() === wanted.end - position;
     const stall = new StallGuard(this.#context.clock, this.#context.stallTimeoutMs, what);
     for await (const chunk of response.body()) {

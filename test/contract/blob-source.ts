@@ -10,7 +10,7 @@ export type WithBlobSource = (bytes: Uint8Array, use: (source: BlobSource) => Pr
 
 /** What every BlobSource must do. */
 export function testBlobSource(name: string, withSource: WithBlobSource): void {
-  const bytes = Buffer.from(Array.from({ length: 700_001 }, (_, index) => (index * 31 + (index >> 8)) & 0xff));
+  const bytes = Buffer.from(Array.from({ length: 1_700_001 }, (_, index) => (index * 31 + (index >> 8)) & 0xff));
 
   describe(`BlobSource contract: ${name}`, () => {
     test("says its digest, its size and what it is", async () => {

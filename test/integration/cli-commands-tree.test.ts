@@ -210,20 +210,19 @@ test("what is wrong is one sentence and exit code 1 or 2", async (t) => {
   await fails(["index", "create", reference, "--insecure", "-o", layer.blobPath], 1, /layer\.tar\.gz/);
 });
 
-test("an image of several layers wants its layer named; each has an index", async (t) => {
-  const { sandbox, registry, fails, gives } = await setStage(t);
+test("one layer of several is indexed and read by its number", async (t) => {
+  const { sandbox, registry, gives } = await setStage(t);
   const layers = ["one", "two"].map((path) => {
     const tar = buildTar([{ path, data: path }]);
     return { bytes: gzipSync(tar), mediaType: mediaTypes.ociLayerGzip, diffId: digestOfBytes(tar) };
   });
   await pushImage(registry.host, { repository: "two/layers", tag: "1", layers });
   const reference = `${registry.host}/two/layers:1`;
-  await fails(["index", "create", reference, "--insecure"], 1, /the image has 2 layers .* choose it with/);
   for (const [number, name] of ["one", "two"].entries()) {
     const create = ["index", "create", reference, "--insecure", "--layer", String(number), "--json"];
     const { status, stdout, stderr } = await sandbox.ocifs([...create, "--cachedir", sandbox.cache]);
     assert.equal(status, 0, stderr);
-    assert.equal(withoutProgress(stderr), `layer ${number} of 2; each layer has an index of its own\n`);
+    assert.equal(withoutProgress(stderr), "");
     assert.equal(JSON.parse(stdout).manifest.blob.digest, digestOfBytes(layers[number]?.bytes ?? Buffer.alloc(0)));
     assert.equal(await gives(["cat", reference, name, "--insecure", "--layer", String(number)]), name);
   }

@@ -27,8 +27,9 @@ describe("answers to a range request", () => {
     const blob = await registry.blob();
     assert.equal(blob.rangesSupported, true);
     assert.deepEqual(await collect(blob.fetchRange(70_001, 999)), registry.layer.subarray(70_001, 71_000));
-    assert.equal(blob.rangesSupported, false);
+    assert.equal(blob.rangesSupported, true, "one answer may be a slip");
     assert.deepEqual(await collect(blob.fetchRange(0, 10)), registry.layer.subarray(0, 10));
+    assert.equal(blob.rangesSupported, false);
     assert.equal(registry.server.requests.length, 2);
   });
 
@@ -166,7 +167,7 @@ describe("transfers that break", () => {
       const blob = await registry.blob();
       assert.deepEqual(await collect(blob.fetchRange(0, blob.sizeBytes)), registry.layer);
       assert.deepEqual(registry.ranges, [undefined, "bytes=60000-199999"]);
-      assert.equal(blob.rangesSupported, ranges);
+      assert.equal(blob.rangesSupported, true, "one answer may be a slip");
     }
   });
 

@@ -92,7 +92,7 @@ export async function openFixtureLayer(fixture: LayerFixture, options: OpenFixtu
     spanDigests: options.foreign ? undefined : manifest.spans.digests,
   });
   const say = (level: string) => (message: string, fields?: Record<string, unknown>) =>
-    options.say?.(`${level}: ${message}${fields?.["reason"] === undefined ? "" : `: ${fields["reason"]}`}`);
+    options.say?.(`${level}: ${message}${fields?.reason === undefined ? "" : `: ${fields.reason}`}`);
   const log: Log = { debug: say("debug"), info: say("info"), warn: say("warn"), error: say("error") };
   const layer = await OpenLayer.open({
     source: options.source,
