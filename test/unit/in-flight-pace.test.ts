@@ -63,10 +63,13 @@ test("a bandwidth cap spreads the bytes over time", async (t) => {
   const tookMs = clock.nowMs() - began;
   assert.ok(tookMs >= 3900 && tookMs <= 4000, `${tookMs} ms for 4 s of bytes`);
   assert.ok(priorities.every((priority) => priority === "prefetch"));
-  assert.deepEqual(
-    blob.requests.map(({ length }) => length),
-    [1000 * KIB, 1000 * KIB, 1000 * KIB, 1000 * KIB],
-    "a second's worth a request",
+  // Where a piece of the producer straddles two requests, one of them is shorter.
+  const lengths = blob.requests.map(({ length }) => length);
+  assert.ok(lengths.length <= 8 && lengths.every((length) => length <= 1000 * KIB), `requests of ${lengths}`);
+  assert.equal(
+    lengths.reduce((sum, length) => sum + length, 0),
+    blob.sizeBytes,
+    "each byte once",
   );
 });
 
