@@ -81,4 +81,6 @@ export const limits = {
   danglingLinkBytes: 16 << 20,
   /** Entries of all layers of an image together, which the merge reads once each: 80 bytes of memory a new name. */
   imageEntries: 16 << 20,
+  /** Downloads one process shares out at once: each has a file, and a connection or a place in the queue for one. */
+  inFlightStreams: 1024,
 } as const;

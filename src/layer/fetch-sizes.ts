@@ -8,6 +8,10 @@ export const fetchSizes = {
   joinGapBytes: 64 << 10,
   /** Readers of one layer that are told apart when looking for sequential use. */
   trackedReaders: 16,
+  /** What a long request holds locked of what it is about to write; other processes wait for no more than this. */
+  lockBytes: 8 << 20,
+  /** Demand this close behind a prefetch that flows waits for it: asking anew takes as long, and a connection. */
+  joinAheadBytes: 1 << 20,
   /** Bytes kept of transfers when the disk cannot be written. */
   memoryBytes: 32 << 20,
 } as const;

@@ -3,7 +3,11 @@ import { OcifsError, throwIfAborted } from "../base/errors.js";
 import type { BlobSource } from "../blob/blob-source.js";
 import { alignToBlocks, CompressedFile, isCacheWriteFailure } from "../cache/compressed-file.js";
 import type { ByteRange } from "../native/sparse.js";
+import { LinkedSignal } from "../registry/abort.js";
 import { fetchSizes } from "./fetch-sizes.js";
+import type { Pace } from "./pace.js";
+import { joinClose, subtract } from "./range-arithmetic.js";
+import { Transfer, type TransferPriority } from "./transfer.js";
 
 /** Between two looks at a range that another process is fetching. */
 const OTHER_PROCESS_POLL_MS = 20;
@@ -15,64 +19,23 @@ const MAX_TRIES = 16;
 /** Compressed bytes that are there and stay until `release` is called. */
 export interface Lease {
   readonly fd: number;
+  /** True when they are still there: ask after reading where other processes may discard them, since a hole reads as zeros. */
+  intact(): boolean;
   release(): void;
 }
 
-interface Waiter {
-  readonly upTo: number;
-  resolve(): void;
-  reject(error: unknown): void;
-}
-
-/** One contiguous part of the blob on its way from the source to the file. */
-class Transfer {
-  frontier: number;
-  readonly #waiters = new Set<Waiter>();
-  #failure: { error: unknown } | undefined;
-
-  constructor(readonly range: ByteRange) {
-    this.frontier = range.begin;
-  }
-
-  advance(frontier: number): void {
-    this.frontier = frontier;
-    for (const waiter of this.#waiters) {
-      if (waiter.upTo > frontier) continue;
-      this.#waiters.delete(waiter);
-      waiter.resolve();
-    }
-  }
-
-  fail(error: unknown): void {
-    this.#failure = { error };
-    for (const waiter of this.#waiters) waiter.reject(error);
-    this.#waiters.clear();
-  }
-
-  /** Resolves when everything below `upTo` has been written. */
-  reached(upTo: number, signal: AbortSignal | undefined): Promise<void> {
-    if (this.frontier >= upTo) return Promise.resolve();
-    if (this.#failure) return Promise.reject(this.#failure.error);
-    return new Promise((resolve, reject) => {
-      const onAbort = () => {
-        this.#waiters.delete(waiter);
-        reject(new OcifsError("aborted", "read: cancelled while its bytes were fetched", { cause: signal?.reason }));
-      };
-      const waiter: Waiter = {
-        upTo,
-        resolve: () => {
-          signal?.removeEventListener("abort", onAbort);
-          resolve();
-        },
-        reject: (error) => {
-          signal?.removeEventListener("abort", onAbort);
-          reject(error);
-        },
-      };
-      this.#waiters.add(waiter);
-      signal?.addEventListener("abort", onAbort, { once: true });
-    });
-  }
+export interface NeedOptions {
+  /** A byte of the blob: the request may go on to there, as far as that is missing too. */
+  readonly growTo?: number | undefined;
+  readonly signal?: AbortSignal | undefined;
+  /** Demand overtakes prefetch at the source, is never slowed down, and takes over from prefetch what it needs. Default: demand. */
+  readonly priority?: TransferPriority | undefined;
+  /** For prefetch. */
+  readonly pace?: Pace | undefined;
+  /** Fail when the disk cannot be written, instead of going on in memory. */
+  readonly diskOnly?: boolean | undefined;
+  /** When it fires, what this call asked for is fetched no further than others wait for. */
+  readonly giveUp?: AbortSignal | undefined;
 }
 
 export interface RangeFetcherEvents {
@@ -96,8 +59,9 @@ export class RangeFetcher implements AsyncDisposable {
   readonly #releaseWaiters: (() => void)[] = [];
   readonly #closing = new AbortController();
   #memory: CompressedFile | undefined;
-  #memoryRanges: ByteRange[] = [];
-  #diskFailed = false;
+  #memoryTransfers: Transfer[] = [];
+  #diskFailure: { error: unknown } | undefined;
+  #discards = 0;
   #completeReported = false;
 
   /** Takes over neither the source nor the file. Without a file everything is kept in bounded memory. */
@@ -107,26 +71,54 @@ export class RangeFetcher implements AsyncDisposable {
     this.#events = events;
   }
 
+  get source(): BlobSource {
+    return this.#source;
+  }
+
+  get disk(): CompressedFile | undefined {
+    return this.#disk;
+  }
+
+  /** How often bytes were discarded: what was read before the last time may have been wrong. */
+  get discards(): number {
+    return this.#discards;
+  }
+
+  /** Lets the next transfer try the disk again after it could not be written. */
+  retryDisk(): void {
+    this.#diskFailure = undefined;
+  }
+
   /**
-   * Resolves when all of `range` can be read from the lease's descriptor. When something has to be fetched, the request may
-   * go on to `growTo` (a byte of the blob), as far as that is missing too.
+   * Resolves when all of `range` can be read from the lease's descriptor. Whoever waits for the same bytes shares their
+   * transfer; demand that is far ahead of a long transfer gets one of its own, and the long one ends where that begins.
    */
-  async need(range: ByteRange, options: { growTo?: number; signal?: AbortSignal | undefined } = {}): Promise<Lease> {
+  async need(range: ByteRange, options: NeedOptions = {}): Promise<Lease> {
     const wanted = alignToBlocks(range, this.#source.sizeBytes);
-    for (let tries = 0; ; tries++) {
+    const demand = options.priority !== "prefetch";
+    for (let tries = 0; ; ) {
       throwIfAborted(options.signal, "fetch");
       this.#throwIfClosed();
-      const lease = this.#lease(wanted);
+      const lease = this.#lease(wanted, options.diskOnly ?? false);
       if (lease) return lease;
-      if (tries >= MAX_TRIES_DISK && this.#disk && !this.#diskFailed) {
+      if (!demand && options.pace?.held) {
+        using linked = new LinkedSignal(options.signal, this.#closing.signal);
+        await options.pace.released(linked.signal);
+        continue;
+      }
+      if (tries >= MAX_TRIES_DISK && this.#disk && !this.#diskFailure) {
         this.#degrade(new OcifsError("io", "cache file: bytes that were written to it are missing again"));
       }
-      const file = this.#disk && !this.#diskFailed ? this.#disk : this.#openMemory();
-      if (!file.onDisk) this.#checkMemory(wanted, tries);
-      this.#startTransfers(file, wanted, Math.max(wanted.end, options.growTo ?? 0));
-      const overlapping = [...this.#transfers].filter((t) => t.range.begin < wanted.end && t.range.end > wanted.begin);
+      if (options.diskOnly && this.#diskFailure) throw this.#diskFailure.error;
+      const file = this.#disk && !this.#diskFailure ? this.#disk : this.#openMemory();
+      if (file !== this.#disk) this.#checkMemory(wanted, tries);
+      if (demand && this.#source.rangesSupported) this.#claim(wanted);
+      this.#startTransfers(file, wanted, options);
+      const overlapping = [...this.#transfers].filter((t) => t.overlaps(wanted));
       // A rejection of any of them must be handled, also when another one rejected first.
-      await Promise.all(overlapping.map((t) => t.reached(Math.min(t.range.end, wanted.end), options.signal)));
+      const reached = await Promise.all(overlapping.map((t) => t.reached(Math.min(t.end, wanted.end), options.signal)));
+      // What was left to others is no sign of trouble.
+      if (reached.every(Boolean)) tries++;
     }
   }
 
@@ -136,8 +128,10 @@ export class RangeFetcher implements AsyncDisposable {
     while ([...this.#leases.values()].some((lease) => lease.begin < blocks.end && lease.end > blocks.begin)) {
       await new Promise<void>((resolve) => this.#releaseWaiters.push(resolve));
     }
+    // All in one step: who looks at `discards` after reading sees either the bytes and the old count, or the new count.
     this.#disk?.discard(range);
     this.#memory?.discard(range);
+    this.#discards += 1;
     this.#completeReported = false;
   }
 
@@ -158,101 +152,161 @@ export class RangeFetcher implements AsyncDisposable {
     throwIfAborted(this.#closing.signal, "fetch");
   }
 
-  #lease(wanted: ByteRange): Lease | undefined {
-    const file = [this.#disk, this.#memory].find((f) => f?.has(wanted));
+  #lease(wanted: ByteRange, diskOnly: boolean): Lease | undefined {
+    const file = (diskOnly ? [this.#disk] : [this.#disk, this.#memory]).find((f) => f?.has(wanted));
     if (!file) return undefined;
     const release = () => {
       this.#leases.delete(lease);
       for (const resolve of this.#releaseWaiters.splice(0)) resolve();
     };
-    const lease: Lease = { fd: file.fd, release };
+    const lease: Lease = { fd: file.fd, intact: () => file.has(wanted), release };
     this.#leases.set(lease, wanted);
     return lease;
   }
 
-  #startTransfers(file: CompressedFile, wanted: ByteRange, growTo: number): void {
+  /** Makes sure that what demand needs is not behind something slow: joins what is close to it, takes over the rest. */
+  #claim(wanted: ByteRange): void {
+    for (const transfer of this.#transfers) {
+      if (!transfer.overlaps(wanted)) continue;
+      if (wanted.begin - transfer.frontier <= patienceFor(transfer)) transfer.promote();
+      else transfer.cut(wanted.begin);
+    }
+  }
+
+  #startTransfers(file: CompressedFile, wanted: ByteRange, options: NeedOptions): void {
     // What a transfer has written already may have been discarded since; it does not come again.
-    const flying = [...this.#transfers].map((t) => ({ begin: t.frontier, end: t.range.end }));
-    if (!this.#source.rangesSupported && file.onDisk) {
+    const flying = [...this.#transfers].map((t) => t.rest).filter((rest) => rest.begin < rest.end);
+    if (!this.#source.rangesSupported && file === this.#disk) {
       // The server sends everything from the start anyway: one pass from the first hole keeps all of it.
       const end = this.#source.sizeBytes;
       const [hole] = subtract(file.missing({ begin: 0, end }), flying);
       if (hole && hole.begin < wanted.end) {
         const next = Math.min(end, ...flying.map((f) => f.begin).filter((begin) => begin > hole.begin));
-        this.#start(file, { begin: hole.begin, end: next });
+        this.#start(file, { begin: hole.begin, end: next }, options);
       }
       return;
     }
     const free = subtract(file.missing(wanted), flying);
     const parts = joinClose(free, flying);
     const tail = parts.at(-1);
+    // Memory is not for reading far ahead.
+    const growLimit = file === this.#disk ? this.#source.sizeBytes : wanted.end + fetchSizes.maxRangeBytes;
+    const growTo = Math.min(options.growTo ?? 0, growLimit);
     if (tail && tail.end === wanted.end && growTo > tail.end) {
       // As far as nothing of it is here or on its way.
       const ahead = alignToBlocks({ begin: tail.end, end: growTo }, this.#source.sizeBytes);
       const [next] = subtract(file.missing(ahead), flying);
       if (next?.begin === tail.end) parts[parts.length - 1] = { begin: tail.begin, end: next.end };
     }
-    for (const part of parts) this.#start(file, part);
+    for (const part of parts) this.#start(file, part, options);
   }
 
-  #start(file: CompressedFile, range: ByteRange): void {
-    const transfer = new Transfer(range);
+  #start(file: CompressedFile, range: ByteRange, { priority = "demand", pace, giveUp }: NeedOptions): void {
+    const transfer = new Transfer(file, range, priority, pace);
     this.#transfers.add(transfer);
-    const run = this.#run(file, transfer).then(
+    const trim = () => transfer.trim();
+    giveUp?.addEventListener("abort", trim, { once: true });
+    const run = this.#run(transfer).then(
       () => {
         this.#transfers.delete(transfer);
-        transfer.advance(range.end);
+        transfer.finish();
         this.#reportComplete();
       },
       (error: unknown) => {
         this.#transfers.delete(transfer);
-        if (file.onDisk && isCacheWriteFailure(error)) {
+        if (file === this.#disk && isCacheWriteFailure(error)) {
           this.#degrade(error);
           // The waiters look again, and start over in memory.
-          transfer.advance(range.end);
+          transfer.finish();
         } else {
           transfer.fail(error);
         }
       },
     );
     this.#running.add(run);
-    void run.finally(() => this.#running.delete(run));
+    void run.finally(() => {
+      this.#running.delete(run);
+      giveUp?.removeEventListener("abort", trim);
+    });
   }
 
-  async #run(file: CompressedFile, transfer: Transfer): Promise<void> {
-    const { range } = transfer;
-    const signal = this.#closing.signal;
-    if (!file.onDisk) this.#makeRoom(range);
-    while (!file.tryLock(range)) {
-      // Another process fetches some of it. Its progress is ours.
-      const [hole] = file.missing(range);
-      transfer.advance(hole?.begin ?? range.end);
+  /** Brings all of it, in one leg unless another process fetches parts of it too. */
+  async #run(transfer: Transfer): Promise<void> {
+    const { file } = transfer;
+    if (file !== this.#disk) this.#makeRoom(transfer);
+    using linked = new LinkedSignal(this.#closing.signal, transfer.stopped);
+    const { signal } = linked;
+    for (;;) {
+      const [hole] = file.missing(transfer.rest);
+      transfer.advance(hole?.begin ?? transfer.end);
       if (!hole) return;
-      await delay(OTHER_PROCESS_POLL_MS, undefined, { signal }).catch(() => this.#throwIfClosed());
+      const begin = hole.begin;
+      const window = { begin, end: Math.min(transfer.end, begin + fetchSizes.lockBytes) };
+      try {
+        if (file.tryLock(window)) await this.#fetchLeg(transfer, window, signal);
+        // Another process fetches some of it. Its progress is ours.
+        else await delay(OTHER_PROCESS_POLL_MS, undefined, { signal });
+      } catch (error) {
+        this.#throwIfClosed();
+        if (!transfer.stopped.aborted) throw error;
+      }
     }
+  }
+
+  /** One request, under a lock that moves along with it: others need not wait for what is far ahead. */
+  async #fetchLeg(transfer: Transfer, window: ByteRange, signal: AbortSignal): Promise<void> {
+    const { file } = transfer;
+    transfer.lockedEnd = window.end;
     try {
-      for (const part of joinClose(file.missing(range), [])) {
-        transfer.advance(part.begin);
-        const writer = file.writer(part);
-        for await (const chunk of this.#source.fetchRange(part.begin, part.end - part.begin, { signal })) {
-          await writer.append(chunk);
-          transfer.advance(writer.frontier);
-        }
-        if (writer.frontier !== part.end) {
-          throw new OcifsError(
-            "network",
-            `${this.#source.description}: the answer ended at byte ${writer.frontier} instead of ${part.end}`,
-          );
-        }
+      // Between the look and the lock another process may have fetched some of it.
+      const holes = file.missing(transfer.rest);
+      const { rangesSupported } = this.#source;
+      // Without ranges a second request would begin from 0 again: all holes in one, with what lies between.
+      const part = rangesSupported
+        ? joinClose(holes, [])[0]
+        : { begin: holes[0]?.begin ?? window.end, end: holes.at(-1)?.end ?? window.end };
+      if (!part || part.begin >= window.end) return;
+      transfer.advance(part.begin);
+      const writer = file.writer(part);
+      const { priority } = transfer;
+      for await (const chunk of this.#source.fetchRange(part.begin, part.end - part.begin, { signal, priority })) {
+        transfer.flowing = true;
+        await writer.append(chunk);
+        if (writer.frontier === part.end) this.#reportComplete();
+        transfer.advance(writer.frontier);
+        if (writer.frontier >= transfer.end && transfer.end < part.end) return;
+        if (rangesSupported && !extendLock(transfer, part, writer.frontier)) return;
+        if (await this.#givesWay(transfer, chunk.length, signal)) return;
+      }
+      if (writer.frontier !== part.end) {
+        throw new OcifsError(
+          "network",
+          `${this.#source.description}: the answer ended at byte ${writer.frontier} instead of ${part.end}`,
+        );
       }
     } finally {
-      file.unlock(range);
+      if (transfer.lockedEnd > window.begin) file.unlock({ begin: window.begin, end: transfer.lockedEnd });
     }
+  }
+
+  /** Keeps a prefetch to its pace. True when it is held: what it holds itself, a lock and a connection, is then given back. */
+  async #givesWay(transfer: Transfer, bytes: number, signal: AbortSignal): Promise<boolean> {
+    const { pace } = transfer;
+    if (!pace || transfer.promoted.aborted) return false;
+    using until = new LinkedSignal(signal, transfer.promoted);
+    await pace.spend(bytes, until.signal);
+    if (!pace.held || transfer.promoted.aborted || transfer.frontier === transfer.end) return false;
+    if (this.#source.rangesSupported) {
+      transfer.cut(transfer.frontier);
+      return true;
+    }
+    await pace.released(until.signal);
+    return false;
   }
 
   #degrade(error: unknown): void {
-    if (this.#diskFailed) return;
-    this.#diskFailed = true;
+    if (this.#diskFailure) return;
+    this.#diskFailure = { error };
     this.#events.onDegraded(error instanceof Error ? error.message : String(error));
   }
 
@@ -278,16 +332,15 @@ export class RangeFetcher implements AsyncDisposable {
   }
 
   /** Keeps what memory holds of transfers under its limit, oldest first; what a decoder reads right now stays. */
-  #makeRoom(range: ByteRange): void {
-    this.#memoryRanges.push(range);
-    const used = () => this.#memoryRanges.reduce((sum, r) => sum + r.end - r.begin, 0);
-    for (const old of [...this.#memoryRanges]) {
-      if (used() <= fetchSizes.memoryBytes || old === range) break;
-      const leased = [...this.#leases.values()].some((l) => l.begin < old.end && l.end > old.begin);
-      const flying = [...this.#transfers].some((t) => t.range === old);
-      if (leased || flying) continue;
-      this.#memory?.discard(old);
-      this.#memoryRanges = this.#memoryRanges.filter((r) => r !== old);
+  #makeRoom(transfer: Transfer): void {
+    this.#memoryTransfers.push(transfer);
+    const used = () => this.#memoryTransfers.reduce((sum, t) => sum + t.end - t.begin, 0);
+    for (const old of [...this.#memoryTransfers]) {
+      if (used() <= fetchSizes.memoryBytes || old === transfer) break;
+      const leased = [...this.#leases.values()].some((l) => old.overlaps(l));
+      if (leased || this.#transfers.has(old)) continue;
+      this.#memory?.discard({ begin: old.begin, end: old.end });
+      this.#memoryTransfers = this.#memoryTransfers.filter((t) => t !== old);
     }
   }
 
@@ -298,32 +351,27 @@ export class RangeFetcher implements AsyncDisposable {
   }
 }
 
-/** The parts of `ranges` (in order, disjoint) that none of `taken` covers. */
-export function subtract(ranges: readonly ByteRange[], taken: readonly ByteRange[]): ByteRange[] {
-  let left = [...ranges];
-  for (const cut of taken) {
-    left = left.flatMap((r) => {
-      if (cut.end <= r.begin || cut.begin >= r.end) return [r];
-      const out: ByteRange[] = [];
-      if (r.begin < cut.begin) out.push({ begin: r.begin, end: cut.begin });
-      if (cut.end < r.end) out.push({ begin: cut.end, end: r.end });
-      return out;
-    });
-  }
-  return left;
+/** How far behind a transfer may be to be worth waiting for; none when it is not certain that it has begun. */
+function patienceFor(transfer: Transfer): number {
+  if (transfer.priority === "demand") return fetchSizes.maxRangeBytes;
+  return transfer.flowing ? fetchSizes.joinAheadBytes : Number.NEGATIVE_INFINITY;
 }
 
-/** Joins ranges whose gap is small, unless something in the gap is on its way already. */
-export function joinClose(ranges: readonly ByteRange[], flying: readonly ByteRange[]): ByteRange[] {
-  const out: ByteRange[] = [];
-  for (const range of ranges) {
-    const before = out.at(-1);
-    const blocked = before && flying.some((f) => f.begin < range.begin && f.end > before.end);
-    if (before && !blocked && range.begin - before.end <= fetchSizes.joinGapBytes) {
-      out[out.length - 1] = { begin: before.begin, end: range.end };
-    } else {
-      out.push(range);
+/**
+ * Moves the end of a leg's lock ahead of what it writes. False when it has come to where another process is, or was:
+ * those bytes are not fetched again.
+ */
+function extendLock(transfer: Transfer, part: ByteRange, frontier: number): boolean {
+  const { file, lockedEnd } = transfer;
+  const next = { begin: lockedEnd, end: Math.min(part.end, transfer.end, lockedEnd + fetchSizes.lockBytes) };
+  if (next.begin >= next.end || frontier + fetchSizes.lockBytes / 2 <= lockedEnd) return true;
+  if (file.tryLock(next)) {
+    const [hole, another] = joinClose(file.missing(next), []);
+    if (hole?.begin === next.begin && hole.end === next.end && !another) {
+      transfer.lockedEnd = next.end;
+      return true;
     }
+    file.unlock(next);
   }
-  return out;
+  return frontier < lockedEnd;
 }
