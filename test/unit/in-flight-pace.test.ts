@@ -63,10 +63,10 @@ test("a bandwidth cap spreads the bytes over time", async (t) => {
   const tookMs = clock.nowMs() - began;
   assert.ok(tookMs >= 3900 && tookMs <= 4000, `${tookMs} ms for 4 s of bytes`);
   assert.ok(priorities.every((priority) => priority === "prefetch"));
-  assert.deepEqual(
-    blob.requests.map(({ length }) => length),
-    [1000 * KIB, 1000 * KIB, 1000 * KIB, 1000 * KIB],
-    "a second's worth a request",
+  assert.equal(blob.delivered, blob.sizeBytes);
+  assert.ok(
+    blob.requests.every(({ length }) => length <= 1000 * KIB),
+    "no more than a second's worth a request",
   );
 });
 

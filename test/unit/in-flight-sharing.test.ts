@@ -157,6 +157,31 @@ test("bytes that another process evicts behind the stream keep it from calling i
   assert.equal(blob.delivered, 5 * MIB);
 });
 
+test("bytes that are discarded between their arrival and their reading are fetched again, not read as zeros", async (t) => {
+  const { blob, other, fetcher, stream } = await setUp(t, MIB);
+  const need = fetcher.need.bind(fetcher);
+  let evictions = 2;
+  fetcher.need = async (...args) => {
+    const lease = await need(...args);
+    if (evictions > 0) other.discard({ begin: 0, end: MIB });
+    evictions -= 1;
+    return lease;
+  };
+  assert.deepEqual(await stream.read(10, 100), Buffer.from(blob.bytes.subarray(10, 110)));
+  assert.equal(evictions, -1);
+});
+
+test("bytes that are discarded every time are an error, not a hang", async (t) => {
+  const { other, fetcher, stream } = await setUp(t, MIB);
+  const need = fetcher.need.bind(fetcher);
+  fetcher.need = async (...args) => {
+    const lease = await need(...args);
+    other.discard({ begin: 0, end: MIB });
+    return lease;
+  };
+  await rejectsWith(stream.read(10, 100), "busy");
+});
+
 test("what is discarded after completion is fetched and verified again before anyone is told it is complete", async (t) => {
   const { blob, other, stream } = await setUp(t, 4 * MIB);
   await stream.finish();
