@@ -28,6 +28,9 @@ export interface InFlightStreamOptions {
 
 const DEFAULT_CHUNK_BYTES = 256 << 10;
 
+/** What the producer reads back and hashes at a time: fits a processor's cache, and keeps the event loop for well under 1 ms. */
+const HASH_CHUNK_BYTES = 256 << 10;
+
 /** Bytes that are gone between their arrival and their reading this often: an eviction wants them more than we do. */
 const MAX_TRIES = 16;
 
@@ -241,13 +244,13 @@ export class InFlightStream implements AsyncDisposable {
   }
 
   async #produce(state: Run): Promise<void> {
-    const buffer = Buffer.allocUnsafe(Math.min(this.#chunkBytes, this.sizeBytes));
+    const buffer = Buffer.allocUnsafe(Math.min(HASH_CHUNK_BYTES, this.sizeBytes));
     for (;;) {
       state.throwIfFailed();
       if (this.#hashedAtDiscards !== this.#fetcher.discards) this.#restartHash();
       if (this.#hashedBytes === this.sizeBytes) return this.#verify(state);
       const begin = this.#hashedBytes;
-      const piece = this.#firstPiece({ begin, end: Math.min(this.sizeBytes, begin + this.#chunkBytes) });
+      const piece = this.#firstPiece({ begin, end: Math.min(this.sizeBytes, begin + HASH_CHUNK_BYTES) });
       const bytes = buffer.subarray(0, piece.end - begin);
       if (!(await this.#produceNext(bytes, piece, state))) continue;
       if (this.#hashedAtDiscards !== this.#fetcher.discards) continue;

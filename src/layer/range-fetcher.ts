@@ -272,7 +272,7 @@ export class RangeFetcher implements AsyncDisposable {
       for await (const chunk of this.#source.fetchRange(part.begin, part.end - part.begin, { signal, priority })) {
         transfer.flowing = true;
         await writer.append(chunk);
-        if (writer.frontier === part.end) this.#reportComplete();
+        if (writer.frontier >= Math.min(part.end, transfer.end)) this.#reportComplete();
         transfer.advance(writer.frontier);
         if (writer.frontier >= transfer.end && transfer.end < part.end) return;
         if (rangesSupported && !extendLock(transfer, part, writer.frontier)) return;

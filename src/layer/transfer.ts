@@ -69,7 +69,7 @@ export class Transfer {
   }
 
   promote(): void {
-    this.#promotion.abort();
+    if (!this.#promotion.signal.aborted) this.#promotion.abort();
   }
 
   overlaps(range: ByteRange): boolean {
