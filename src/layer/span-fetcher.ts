@@ -53,9 +53,26 @@ export class SpanFetcher implements AsyncDisposable {
     const absent = store.absent(first, last);
     if (absent.length === 0) return;
     const growthBytes = this.#readers.note(first, last);
+    const joined = new Set(absent.filter((span) => this.#inFlight.has(span)));
     this.#startRuns(absent, growthBytes, options.fileEndSpan ?? last);
-    const pending = absent.map((span) => this.#inFlight.get(span)).filter((p) => p !== undefined);
+    const pending = absent.map((span) => (joined.has(span) ? this.#joined(span) : this.#inFlight.get(span)));
     await waitShared(Promise.all(pending), "read", options.signal);
+  }
+
+  /**
+   * Another caller's work on a span, and this caller's own when that failed by what the source answered before this caller
+   * asked. A failure of time is shared: its limit has been waited for.
+   */
+  async #joined(span: number): Promise<void> {
+    try {
+      await this.#inFlight.get(span);
+    } catch (error) {
+      const answered =
+        isOcifsError(error, "corrupt") || isOcifsError(error, "mismatch") || isOcifsError(error, "denied");
+      if (!answered && !isOcifsError(error, "not-found")) throw error;
+      if (!this.#inFlight.has(span)) this.#start(span);
+      await this.#inFlight.get(span);
+    }
   }
 
   /** From now on every read of missing spans fails with this error: the blob is not what it should be. */
