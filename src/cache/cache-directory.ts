@@ -7,6 +7,7 @@ import { messageOf, OcifsError } from "../base/errors.js";
 import { dataRanges } from "../native/sparse.js";
 import { algorithmOf, type Digest, hexOf } from "../oci/digest.js";
 import { CACHE_BLOCK_BYTES } from "./compressed-file.js";
+import { type CacheRoom, unlimitedRoom } from "./room.js";
 
 /** The default cache: system-wide for root, the user's own otherwise (XDG base directory specification). */
 export function defaultCacheDirectory(): string {
@@ -22,6 +23,8 @@ export class CacheDirectory {
   readonly path: string;
   /** Why nothing is kept on disk, or undefined when the cache works. Reads succeed either way. */
   readonly unusable: string | undefined;
+  /** Asked before bytes are written below this directory. */
+  readonly room: CacheRoom = unlimitedRoom;
 
   private constructor(path: string, unusable: string | undefined) {
     this.path = path;
