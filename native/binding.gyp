@@ -5,7 +5,7 @@
       "addon.cc",
       "erofs/image.cc", "erofs/format.cc", "erofs/inode.cc", "erofs/extents.cc", "erofs/directory.cc", "erofs/xattr.cc", "erofs/listing.cc",
       "erofs/binding.cc",
-      "inflate/span_decoder.cc", "inflate/gzip_framing.cc", "inflate/checkpoint_writer.cc", "inflate/recorder.cc", "inflate/zinfo_table.cc", "inflate/binding.cc",
+      "inflate/span_decoder.cc", "inflate/gzip_framing.cc", "inflate/checkpoint_writer.cc", "inflate/recorder.cc", "inflate/zstd_stream.cc", "inflate/zinfo_table.cc", "inflate/binding.cc",
       "sparse/sparse.cc", "sparse/binding.cc",
       "fdpass/binding.cc",
       "layer/span_store.cc", "layer/span_writes.cc", "layer/span_fill.cc", "layer/binding.cc",
@@ -21,6 +21,6 @@
     "defines": ["NAPI_VERSION=8", "OPENSSL_SUPPRESS_DEPRECATED", "_FILE_OFFSET_BITS=64"],
     "cflags_cc": ["-std=c++20", "-O2", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden", "-fexceptions"],
     "cflags_cc!": ["-fno-exceptions", "-std=gnu++17", "-std=gnu++20", "-fno-rtti"],
-    "libraries": ["-lisal", "-l:libz.a", "-l:libcrypto.a", "-Wl,--exclude-libs,ALL", "-Wl,-Bsymbolic", "-Wl,-z,now"]
+    "libraries": ["-lisal", "-l:libz.a", "-l:libzstd.a", "-l:libcrypto.a", "-Wl,--exclude-libs,ALL", "-Wl,-Bsymbolic", "-Wl,-z,now"]
   }]
 }

@@ -1,6 +1,4 @@
 #include <dlfcn.h>
-#include <fcntl.h>
-#include <unistd.h>
 #include <zlib.h>
 
 #include <algorithm>
@@ -10,10 +8,11 @@
 #include <utility>
 #include <vector>
 
-#include "../base/napi_util.h"
+#include "binding_util.h"
 #include "recorder.h"
 #include "span_decoder.h"
 #include "zinfo_table.h"
+#include "zstd_stream.h"
 
 namespace ocifs {
 namespace {
@@ -24,66 +23,12 @@ constexpr uint64_t kMaxDecodedBytes = 64 << 20;
 constexpr uint64_t kMaxTableRecords = 1 << 24;
 constexpr uint64_t kMinSpanBytes = kWindowBytes;
 
-// A duplicate, so that the caller may close its own while work on a pool thread still uses the file.
-class OwnedFd {
- public:
-  OwnedFd(Napi::Env env, int fd, const char* what) : fd_(fcntl(fd, F_DUPFD_CLOEXEC, 3)) {
-    if (fd_ < 0) throw ToError(env, Status::Errno(errno, std::string(what) + ": duplicate its file descriptor"));
-  }
-  OwnedFd(const OwnedFd&) = delete;
-  OwnedFd& operator=(const OwnedFd&) = delete;
-  ~OwnedFd() { close(fd_); }
-  int get() const { return fd_; }
-
- private:
-  int fd_;
-};
-
-Napi::Uint8Array ToBytes(const Napi::Value& v, const char* what) {
-  if (!v.IsTypedArray() || v.As<Napi::TypedArray>().TypedArrayType() != napi_uint8_array)
-    throw ToError(v.Env(), Status::Usage(std::string(what) + " must be a Uint8Array"));
-  return v.As<Napi::Uint8Array>();
-}
-
 Napi::Object ToOptions(const Napi::CallbackInfo& info) {
   if (!info[0].IsObject()) throw ToError(info.Env(), Status::Usage("the options must be an object"));
   return info[0].As<Napi::Object>();
 }
 
 bool IsSet(const Napi::Object& o, const char* name) { return o.Get(name).ToBoolean().Value(); }
-
-// Runs on a pool thread and settles a promise.
-class PromiseWorker : public Napi::AsyncWorker {
- public:
-  explicit PromiseWorker(Napi::Env env) : AsyncWorker(env), deferred_(Napi::Promise::Deferred::New(env)) {}
-  Napi::Promise Start() {
-    Napi::Promise p = deferred_.Promise();
-    Queue();
-    return p;
-  }
-
- protected:
-  virtual Status Work() = 0;
-  virtual Napi::Value Result(Napi::Env env) = 0;
-  virtual void Settled() {}
-
-  void Execute() override { status_ = Work(); }
-  void OnOK() override {
-    Settled();
-    if (status_.ok())
-      deferred_.Resolve(Result(Env()));
-    else
-      deferred_.Reject(ToError(Env(), status_).Value());
-  }
-  void OnError(const Napi::Error& e) override {  // Work threw: out of memory
-    Settled();
-    deferred_.Reject(e.Value());
-  }
-
- private:
-  Napi::Promise::Deferred deferred_;
-  Status status_;
-};
 
 // ---- decodeSpan
 
@@ -182,66 +127,17 @@ Napi::Value ReadZinfoTable(const Napi::CallbackInfo& info) {
 
 // ---- the recorder
 
-// Held by the JavaScript object's functions and by a step in flight, whichever lives longer.
-struct RecorderState {
-  struct Open {
-    Open(Napi::Env env, int zinfo_fd, uint64_t span_size, uint64_t max_checkpoints, bool zlib)
-        : fd(env, zinfo_fd, "zinfo"), recorder(inflate::Recorder::Create({fd.get(), span_size, max_checkpoints, zlib})) {}
-    OwnedFd fd;
-    std::unique_ptr<inflate::Recorder> recorder;
-  };
-  std::unique_ptr<Open> open;
-  bool busy = false, closed = false;  // JavaScript's thread only
-
-  inflate::Recorder& Idle(Napi::Env env) const {
-    if (closed) throw ToError(env, Status::Usage("gzip recorder: used after it was closed"));
-    if (busy) throw ToError(env, Status::Usage("gzip recorder: used while a step is running"));
-    return *open->recorder;
-  }
-  void CloseIfIdle() {
-    if (closed && !busy) open.reset();
-  }
+struct OpenRecorder {
+  OpenRecorder(Napi::Env env, int zinfo_fd, uint64_t span_size, uint64_t max_checkpoints, bool zlib)
+      : fd(env, zinfo_fd, "zinfo"), recorder(inflate::Recorder::Create({fd.get(), span_size, max_checkpoints, zlib})) {}
+  inflate::Stepper& stepper() const { return *recorder; }
+  OwnedFd fd;
+  std::unique_ptr<inflate::Recorder> recorder;
 };
 
-class StepWorker final : public PromiseWorker {
- public:
-  StepWorker(Napi::Env env, std::shared_ptr<RecorderState> state, Napi::Uint8Array in, Napi::Uint8Array out)
-      : PromiseWorker(env),
-        state_(std::move(state)),
-        in_(in.Data()),
-        out_(out.Data()),
-        in_size_(in.ByteLength()),
-        out_size_(out.ByteLength()),
-        in_ref_(Napi::Persistent(in)),
-        out_ref_(Napi::Persistent(out)) {
-    state_->busy = true;
-  }
-
- protected:
-  Status Work() override { return state_->open->recorder->Step(in_, in_size_, out_, out_size_, &consumed_, &produced_); }
-  void Settled() override {
-    state_->busy = false;
-    state_->CloseIfIdle();
-  }
-  Napi::Value Result(Napi::Env env) override {
-    Napi::Object r = Napi::Object::New(env);
-    r.Set("consumed", Napi::Number::New(env, static_cast<double>(consumed_)));
-    r.Set("produced", Napi::Number::New(env, static_cast<double>(produced_)));
-    return r;
-  }
-
- private:
-  std::shared_ptr<RecorderState> state_;
-  const uint8_t* const in_;
-  uint8_t* const out_;
-  const size_t in_size_, out_size_;
-  Napi::Reference<Napi::Uint8Array> in_ref_, out_ref_;  // keep the memory alive
-  size_t consumed_ = 0, produced_ = 0;
-};
-
-Napi::Value Finish(Napi::Env env, RecorderState& state) {
+Napi::Value Finish(Napi::Env env, inflate::Recorder& recorder) {
   inflate::Recorded r;
-  ThrowIfFailed(env, state.Idle(env).Finish(&r));
+  ThrowIfFailed(env, recorder.Finish(&r));
   Napi::Uint8Array digests = Napi::Uint8Array::New(env, r.span_digests.size());
   if (!r.span_digests.empty()) std::memcpy(digests.Data(), r.span_digests.data(), r.span_digests.size());
   Napi::Object o = Napi::Object::New(env);
@@ -253,7 +149,7 @@ Napi::Value Finish(Napi::Env env, RecorderState& state) {
   return o;
 }
 
-Napi::Value OpenRecorder(const Napi::CallbackInfo& info) {
+Napi::Value OpenGzipRecorder(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   const Napi::Object options = ToOptions(info);
   const int fd = ToInt(options.Get("zinfoFd"), "zinfoFd");
@@ -263,23 +159,31 @@ Napi::Value OpenRecorder(const Napi::CallbackInfo& info) {
     throw ToError(env, Status::Usage("gzip recorder: a span of " + std::to_string(span_size) +
                                      " bytes is smaller than its 32 KiB window; want at least 32768"));
   if (max_checkpoints > UINT32_MAX) throw ToError(env, Status::Usage("gzip recorder: a zinfo counts checkpoints in 32 bits"));
-  auto state = std::make_shared<RecorderState>();
-  state->open = std::make_unique<RecorderState::Open>(env, fd, span_size, max_checkpoints, IsSet(options, "zlib"));
+  auto state = std::make_shared<StepperState<OpenRecorder>>(
+      std::make_unique<OpenRecorder>(env, fd, span_size, max_checkpoints, IsSet(options, "zlib")), "gzip recorder");
+  Napi::Object object = Napi::Object::New(env);
+  state->AddTo(object);
+  object.Set("finish", Napi::Function::New(env, [state](const Napi::CallbackInfo& call) -> Napi::Value {
+               return Finish(call.Env(), *state->Idle(call.Env()).recorder);
+             }, "finish"));
+  return object;
+}
 
-  Napi::Object recorder = Napi::Object::New(env);
-  recorder.Set("step", Napi::Function::New(env, [state](const Napi::CallbackInfo& call) -> Napi::Value {
-                 state->Idle(call.Env());
-                 const Napi::Uint8Array in = ToBytes(call[0], "input"), out = ToBytes(call[1], "output");
-                 return (new StepWorker(call.Env(), state, in, out))->Start();
-               }, "step"));
-  recorder.Set("finish", Napi::Function::New(env, [state](const Napi::CallbackInfo& call) -> Napi::Value {
-                 return Finish(call.Env(), *state);
-               }, "finish"));
-  recorder.Set("close", Napi::Function::New(env, [state](const Napi::CallbackInfo&) {
-                 state->closed = true;
-                 state->CloseIfIdle();
-               }, "close"));
-  return recorder;
+// ---- zstd
+
+struct OpenZstd {
+  inflate::Stepper& stepper() const { return *stream; }
+  std::unique_ptr<inflate::ZstdStream> stream = inflate::ZstdStream::Create();
+};
+
+Napi::Value OpenZstdStream(const Napi::CallbackInfo& info) {
+  auto state = std::make_shared<StepperState<OpenZstd>>(std::make_unique<OpenZstd>(), "zstd stream");
+  Napi::Object object = Napi::Object::New(info.Env());
+  state->AddTo(object);
+  object.Set("finish", Napi::Function::New(info.Env(), [state](const Napi::CallbackInfo& call) {
+               ThrowIfFailed(call.Env(), state->Idle(call.Env()).stream->Finish());
+             }, "finish"));
+  return object;
 }
 
 // ---- zlib's identity
@@ -292,7 +196,7 @@ Napi::Value ZlibVersion(const Napi::CallbackInfo& info) { return Napi::String::N
 bool ZlibIsOurs() {
   Dl_info zlib, addon;
   return dladdr(reinterpret_cast<void*>(&::inflate), &zlib) != 0 &&
-         dladdr(reinterpret_cast<void*>(&OpenRecorder), &addon) != 0 && zlib.dli_fbase == addon.dli_fbase &&
+         dladdr(reinterpret_cast<void*>(&OpenGzipRecorder), &addon) != 0 && zlib.dli_fbase == addon.dli_fbase &&
          zlibVersion()[0] == ZLIB_VERSION[0];
 }
 
@@ -304,7 +208,8 @@ void InitInflate(Napi::Env env, Napi::Object exports) {
                                                "scripts/build-native"});
   exports.Set("decodeSpan", Napi::Function::New(env, DecodeSpan, "decodeSpan"));
   exports.Set("readZinfoTable", Napi::Function::New(env, ReadZinfoTable, "readZinfoTable"));
-  exports.Set("openGzipRecorder", Napi::Function::New(env, OpenRecorder, "openGzipRecorder"));
+  exports.Set("openGzipRecorder", Napi::Function::New(env, OpenGzipRecorder, "openGzipRecorder"));
+  exports.Set("openZstdStream", Napi::Function::New(env, OpenZstdStream, "openZstdStream"));
   exports.Set("zlibVersion", Napi::Function::New(env, ZlibVersion, "zlibVersion"));
 }
 

@@ -7,7 +7,7 @@
 #include <memory>
 #include <vector>
 
-#include "../base/status.h"
+#include "stepper.h"
 
 namespace ocifs::inflate {
 
@@ -26,13 +26,9 @@ struct Recorded {
   std::vector<uint8_t> span_digests;  // SHA-256 of each span's uncompressed bytes, 32 bytes each
 };
 
-class Recorder {
+class Recorder : public Stepper {
  public:
   static std::unique_ptr<Recorder> Create(const RecorderOptions& options);
-  virtual ~Recorder() = default;
-  // Takes input until it is used up or `out` is full. When `out` came back full, call again, with what is left of the input
-  // or with none: output may be waiting. After a failure the recorder is of no more use.
-  virtual Status Step(const uint8_t* in, size_t in_size, uint8_t* out, size_t out_size, size_t* consumed, size_t* produced) = 0;
   // After the last byte of input and of output: `corrupt` when the blob ends inside a member.
   virtual Status Finish(Recorded* result) = 0;
 };

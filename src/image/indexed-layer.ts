@@ -8,9 +8,9 @@ import { openZinfo } from "../gzip/zinfo.js";
 import { digestOfFile } from "../index/files.js";
 import { type LoadedIndex, loadIndex } from "../index/load.js";
 import { locateIndex } from "../index/locate.js";
+import { EqualSpanTable } from "../layer/equal-span-table.js";
 import { GzipSpanTable } from "../layer/gzip-span-table.js";
 import type { SpanTable } from "../layer/span-table.js";
-import { TarSpanTable } from "../layer/tar-span-table.js";
 import type { ErofsImage } from "../native/erofs.js";
 import type { SourceLayer } from "./open-source.js";
 import { openTarindexCopy } from "./tarindex-memory.js";
@@ -119,28 +119,28 @@ async function openSpanTable(
 ): Promise<SpanTable> {
   const { manifest, zinfoPath } = index;
   const encoding = manifest?.blob.encoding ?? layer.encoding ?? (zinfoPath === undefined ? "tar" : "gzip");
-  if (encoding === "zstd") {
-    throw new OcifsError(
-      "unsupported",
-      `layer ${layer.blob.digest}: it is zstd; this version mounts gzip and plain tar layers`,
-    );
-  }
   const sizeBytes = manifest?.tar.sizeBytes ?? tarBytes;
   const digests = manifest?.spans.digests;
-  if (encoding === "tar") {
+  if (encoding !== "gzip") {
     if (zinfoPath !== undefined) {
       throw new OcifsError(
         "usage",
-        `layer ${layer.blob.digest}: it is a plain tar, which needs no zinfo; leave oci.zinfo out`,
+        `layer ${layer.blob.digest}: it is ${encoding}, which needs no zinfo; leave oci.zinfo out`,
       );
     }
-    if (sizeBytes > layer.blob.sizeBytes) {
+    if (encoding === "tar" && sizeBytes > layer.blob.sizeBytes) {
       throw new OcifsError(
         "mismatch",
         `tarindex ${index.tarindexPath}: ${sizeBytes} bytes of tar, the blob has ${layer.blob.sizeBytes}; is it gzip, and oci.zinfo missing?`,
       );
     }
-    return new TarSpanTable(sizeBytes, manifest?.spans.sizeBytes, digests);
+    return new EqualSpanTable({
+      encoding,
+      blobSizeBytes: layer.blob.sizeBytes,
+      sizeBytes,
+      spanBytes: manifest?.spans.sizeBytes,
+      digests,
+    });
   }
   if (zinfoPath === undefined) {
     throw new OcifsError("usage", `layer ${layer.blob.digest}: it is gzip; name its checkpoints with oci.zinfo=`);

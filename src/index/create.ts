@@ -7,7 +7,7 @@ import { version } from "../base/version.js";
 import type { BlobSource } from "../blob/blob-source.js";
 import { layOut, type TarindexLayout } from "../erofs/layout.js";
 import { writePlanned } from "../erofs/tarindex-writer.js";
-import { openGzipRecorder } from "../native/inflate.js";
+import { openGzipRecorder, openZstdStream } from "../native/inflate.js";
 import { algorithmOf, type Digest } from "../oci/digest.js";
 import { blockBytes } from "../tar/header.js";
 import { type TarEnd, TarWalker } from "../tar/walker.js";
@@ -148,7 +148,7 @@ async function explainCorruption(input: BlobInput, error: OcifsError): Promise<O
 }
 
 interface LayerContent {
-  readonly encoding: "gzip" | "tar";
+  readonly encoding: "gzip" | "tar" | "zstd";
   readonly zinfo?: FileHandle;
   readonly blobTrailingBytes: number;
   readonly end: TarEnd;
@@ -190,8 +190,9 @@ class LayerPass {
 
   async run(input: BlobInput, openZinfo: () => Promise<FileHandle>): Promise<LayerContent> {
     const first = (await input.next()) ?? new Uint8Array(0);
-    const encoding = encodingOf(first, this.#options.source.description);
-    return encoding === "gzip" ? this.#runGzip(first, input, await openZinfo()) : this.#runTar(first, input);
+    const encoding = encodingOf(first);
+    if (encoding === "gzip") return await this.#runGzip(first, input, await openZinfo());
+    return await (encoding === "zstd" ? this.#runZstd(first, input) : this.#runTar(first, input));
   }
 
   async #runGzip(first: Uint8Array, input: BlobInput, zinfo: FileHandle): Promise<LayerContent> {
@@ -215,6 +216,21 @@ class LayerPass {
     } finally {
       recorder.close();
     }
+  }
+
+  async #runZstd(first: Uint8Array, input: BlobInput): Promise<LayerContent> {
+    const spans = new SpanHasher(this.spanSizeBytes);
+    const decoder = openZstdStream();
+    try {
+      await inflateBlob(first, input, decoder, (bytes) => {
+        spans.update(bytes);
+        this.#onTar(bytes, input);
+      });
+      decoder.finish();
+    } finally {
+      decoder.close();
+    }
+    return { encoding: "zstd", blobTrailingBytes: 0, ...this.#finishTar(), spanDigests: spans.finish() };
   }
 
   async #runTar(first: Uint8Array, input: BlobInput): Promise<LayerContent> {
@@ -243,16 +259,16 @@ class LayerPass {
   }
 }
 
+/** RFC 8878: a frame, and the 16 magic numbers of a skippable frame (zstd:chunked layers may begin with one). */
+const zstdMagic = 0xfd2fb528;
+const zstdSkippable = 0x184d2a50;
+const zstdSkippableMask = 0xfffffff0;
+
 /** By the first bytes: media types are often wrong, magic numbers are not. */
-function encodingOf(start: Uint8Array, description: string): "gzip" | "tar" {
+function encodingOf(start: Uint8Array): LayerContent["encoding"] {
   if (start[0] === 0x1f && start[1] === 0x8b) return "gzip";
-  if (start[0] === 0x28 && start[1] === 0xb5 && start[2] === 0x2f && start[3] === 0xfd) {
-    throw new OcifsError(
-      "unsupported",
-      `index create ${description}: the layer is compressed with zstd; gzip and plain tar are indexed`,
-    );
-  }
-  return "tar";
+  const magic = start.length < 4 ? 0 : Buffer.from(start.buffer, start.byteOffset, 4).readUInt32LE();
+  return magic === zstdMagic || (magic & zstdSkippableMask) >>> 0 === zstdSkippable ? "zstd" : "tar";
 }
 
 async function writeTarindexFile(

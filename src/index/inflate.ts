@@ -1,19 +1,19 @@
 import { OcifsError } from "../base/errors.js";
 import { limits } from "../base/limits.js";
-import type { GzipRecorder } from "../native/inflate.js";
+import type { ByteStepper } from "../native/inflate.js";
 import type { BlobInput } from "./blob-input.js";
 
 /** Bytes inflated at a time; two such buffers exist. */
 const outputBytes = 2 << 20;
 
 /**
- * Inflates a blob through the recorder and hands on the uncompressed bytes in order. While a pool thread inflates into one buffer, this
+ * Decodes a blob, gzip or zstd, and hands on the uncompressed bytes in order. While a pool thread inflates into one buffer, this
  * thread hashes the input and lets `onTar` work on the other. `onTar` must be done with its bytes when it returns.
  */
 export async function inflateBlob(
   first: Uint8Array,
   input: BlobInput,
-  recorder: GzipRecorder,
+  decoder: ByteStepper,
   onTar: (bytes: Uint8Array) => void,
 ): Promise<void> {
   let output = new Uint8Array(outputBytes);
@@ -25,7 +25,7 @@ export async function inflateBlob(
     let accounted = false;
     let more = true;
     while (more) {
-      const running = Promise.allSettled([recorder.step(piece.subarray(at), output)]);
+      const running = Promise.allSettled([decoder.step(piece.subarray(at), output)]);
       try {
         if (!accounted) input.account(piece);
         accounted = true;
@@ -42,7 +42,7 @@ export async function inflateBlob(
         throw new OcifsError("limit", `index create: the layer inflates to more than ${limits.layerTarBytes} bytes`);
       }
       if (consumed === 0 && produced === 0 && at < piece.length) {
-        throw new OcifsError("internal", "index create: the gzip recorder makes no progress");
+        throw new OcifsError("internal", "index create: the decoder makes no progress");
       }
       at += consumed;
       more = at < piece.length || produced === output.length;

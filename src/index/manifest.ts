@@ -18,7 +18,7 @@ export interface IndexManifest {
   readonly generator: string;
   /** The blob as the registry serves it. */
   readonly blob: IndexedFile & {
-    readonly encoding: "gzip" | "tar";
+    readonly encoding: "gzip" | "tar" | "zstd";
     /** From the image's manifest, if the index was made from one. */
     readonly mediaType?: string;
   };
@@ -39,7 +39,7 @@ export interface IndexManifest {
   readonly impliedDirectories: readonly number[];
   /** Hard links to files of layers below. They are not in the tarindex: only a merge with those layers can show them. */
   readonly danglingLinks: readonly DanglingLink[];
-  /** Absent for a blob that is a plain tar. */
+  /** Present for a gzip blob only. */
   readonly zinfo?: IndexedFile;
   /**
    * SHA-256 of the uncompressed bytes of each span, hex. With a zinfo a span reaches from its checkpoint to the next one; otherwise
@@ -86,7 +86,7 @@ export function parseIndexManifest(text: string, where: string): IndexManifest {
   const blob = root.object("blob");
   const tar = root.object("tar");
   const mediaType = blob.optionalString("mediaType");
-  const encoding = blob.oneOf("encoding", ["gzip", "tar"]);
+  const encoding = blob.oneOf("encoding", ["gzip", "tar", "zstd"]);
   const zinfo = root.optionalObject("zinfo");
   if ((zinfo !== undefined) !== (encoding === "gzip")) {
     throw root.bad("zinfo", zinfo === undefined ? "missing for a gzip blob" : "present for a blob without gzip");

@@ -1,7 +1,7 @@
 import { OcifsError } from "../base/errors.js";
 import type { SpanStore } from "../native/layer.js";
 import type { LayerDevice } from "./layer-device.js";
-import type { SpanFetcher } from "./span-fetcher.js";
+import type { SpanProvider } from "./span-provider.js";
 
 /** Reads between eviction and refill that may fail before it is no coincidence any more. */
 const MAX_TRIES = 16;
@@ -10,10 +10,10 @@ const MAX_TRIES = 16;
 export class CachedLayerDevice implements LayerDevice {
   readonly sizeBytes: number;
   readonly #store: SpanStore;
-  readonly #fetcher: SpanFetcher;
+  readonly #fetcher: SpanProvider;
 
   /** Takes over neither the store nor the fetcher: a mount uses them too. */
-  constructor(store: SpanStore, fetcher: SpanFetcher) {
+  constructor(store: SpanStore, fetcher: SpanProvider) {
     this.#store = store;
     this.#fetcher = fetcher;
     this.sizeBytes = store.stats().sizeBytes;

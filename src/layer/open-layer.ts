@@ -11,7 +11,9 @@ import { CachedLayerDevice } from "./cached-layer-device.js";
 import { fetchSizes } from "./fetch-sizes.js";
 import { RangeFetcher } from "./range-fetcher.js";
 import { SpanFetcher } from "./span-fetcher.js";
+import type { SpanProvider } from "./span-provider.js";
 import type { SpanTable } from "./span-table.js";
+import { StreamSpans } from "./stream-spans.js";
 
 const HASH_CHUNK_BYTES = 1 << 20;
 
@@ -40,7 +42,7 @@ export interface LayerStats {
 export class OpenLayer implements AsyncDisposable {
   readonly source: BlobSource;
   readonly store: SpanStore;
-  readonly spans: SpanFetcher;
+  readonly spans: SpanProvider;
   readonly device: CachedLayerDevice;
   readonly #fetcher: RangeFetcher;
   readonly #compressed: CompressedFile | undefined;
@@ -61,14 +63,18 @@ export class OpenLayer implements AsyncDisposable {
         if (o.checkBlob && compressed) this.#checking = this.#checkBlob(compressed);
       },
     });
-    this.spans = new SpanFetcher({
+    const spans = {
       table: o.table,
       store,
       fetcher: this.#fetcher,
-      checkWindows: o.checkWindows,
-      onDegraded: (reason) => this.#degraded(reason),
-      onRefetch: (span, reason) => this.#log.warn("cached bytes are wrong, fetching them again", { span, reason }),
-    });
+      onDegraded: (reason: string) => this.#degraded(reason),
+      onRefetch: (span: number, reason: string) =>
+        this.#log.warn("cached bytes are wrong, fetching them again", { span, reason }),
+    };
+    this.spans =
+      o.table.encoding === "zstd"
+        ? new StreamSpans({ ...spans, sizeBytes: o.source.sizeBytes })
+        : new SpanFetcher({ ...spans, checkWindows: o.checkWindows });
     this.device = new CachedLayerDevice(store, this.spans);
   }
 

@@ -5,6 +5,7 @@ import { waitShared } from "../registry/abort.js";
 import { fetchSizes } from "./fetch-sizes.js";
 import type { RangeFetcher } from "./range-fetcher.js";
 import { SequentialReaders } from "./sequential-readers.js";
+import type { SpanProvider } from "./span-provider.js";
 import type { SpanTable } from "./span-table.js";
 
 /** Between two tries to write a span that is being evicted, or that finds the memory full of others. */
@@ -26,7 +27,7 @@ export interface SpanFetcherOptions {
 }
 
 /** Makes spans present: fetches, decodes, checks and commits each once, however many wait for it. */
-export class SpanFetcher implements AsyncDisposable {
+export class SpanFetcher implements SpanProvider {
   readonly #o: SpanFetcherOptions;
   readonly #inFlight = new Map<number, Promise<void>>();
   readonly #readers = new SequentialReaders();
@@ -38,10 +39,6 @@ export class SpanFetcher implements AsyncDisposable {
     this.#o = options;
   }
 
-  /**
-   * Resolves when all spans of [first, last] are present, rejects with the first failure. `fileEndSpan` is how far reading
-   * ahead can make sense. A cancelled caller leaves; the work goes on for others.
-   */
   async ensure(
     first: number,
     last: number,
@@ -75,7 +72,6 @@ export class SpanFetcher implements AsyncDisposable {
     }
   }
 
-  /** From now on every read of missing spans fails with this error: the blob is not what it should be. */
   refuse(error: OcifsError): void {
     this.#refusal = error;
   }

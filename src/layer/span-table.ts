@@ -16,10 +16,10 @@ export interface SpanDecodeInput {
 
 /**
  * How the uncompressed bytes of a layer are divided into spans, each of which can be produced on its own.
- * Implementations: gzip with a zinfo, and plain tar.
+ * Implementations: gzip with a zinfo, and equal spans of plain tar or zstd.
  */
 export interface SpanTable {
-  readonly encoding: "gzip" | "tar";
+  readonly encoding: "gzip" | "tar" | "zstd";
   readonly spanCount: number;
   /** spanCount + 1 offsets in the uncompressed layer: 0, …, its size. */
   readonly outStarts: Float64Array;

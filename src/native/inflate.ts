@@ -12,19 +12,29 @@ export interface RecordedGzip {
   readonly trailingBytes: number;
 }
 
-/** Inflates a gzip blob that streams by and writes its zinfo (version 2). */
-export interface GzipRecorder {
+/** A decoder that is fed a blob piece by piece. */
+export interface ByteStepper {
   /**
    * Takes `input` until it is used up or `output` is full, on a pool thread; neither may be changed before the promise
    * settles. When `output` came back full, call again, with the rest of the input or with none: output may be waiting.
-   * Errors: `corrupt`, `mismatch` (CRC-32 or length), `limit` (checkpoints), `no-space` and `io` (the zinfo file); the
-   * recorder is then of no more use. `usage` while another step runs.
+   * Errors: `corrupt`, `mismatch` (a checksum or a length), `limit` (of checkpoints, of a zstd window), `no-space` and `io` (the
+   * zinfo file); the decoder is then of no more use. `usage` while another step runs.
    */
   step(input: Uint8Array, output: Uint8Array): Promise<{ readonly consumed: number; readonly produced: number }>;
+  /** Frees its memory; safe at any time, also during a step. */
+  close(): void;
+}
+
+/** Inflates a gzip blob that streams by and writes its zinfo (version 2). */
+export interface GzipRecorder extends ByteStepper {
   /** Writes the zinfo's header. `corrupt` when the blob ends inside a member. Durability is the caller's (fsync). */
   finish(): RecordedGzip;
-  /** Frees its memory; safe at any time, also during a step. The zinfo file stays the caller's. */
-  close(): void;
+}
+
+/** Decodes a zstd blob (RFC 8878) that streams by: any number of frames, skippable ones between them. */
+export interface ZstdStream extends ByteStepper {
+  /** `corrupt` when the blob ends inside a frame or has none. */
+  finish(): void;
 }
 
 export interface GzipRecorderOptions {
@@ -70,6 +80,7 @@ interface Native {
   decodeSpan(options: SpanDecodeOptions): Promise<Uint8Array>;
   readZinfoTable(fd: number, count: number): Promise<ZinfoTable>;
   openGzipRecorder(options: GzipRecorderOptions): GzipRecorder;
+  openZstdStream(): ZstdStream;
   zlibVersion(): string;
 }
 
@@ -82,6 +93,16 @@ export function openGzipRecorder(options: GzipRecorderOptions): GzipRecorder {
     step: (input, output) => awaitNative(async () => recorder.step(input, output)),
     finish: () => callNative(() => recorder.finish()),
     close: () => recorder.close(),
+  };
+}
+
+/** See `ZstdStream`. */
+export function openZstdStream(): ZstdStream {
+  const stream = callNative(() => native.openZstdStream());
+  return {
+    step: (input, output) => awaitNative(async () => stream.step(input, output)),
+    finish: () => callNative(() => stream.finish()),
+    close: () => stream.close(),
   };
 }
 

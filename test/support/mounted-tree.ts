@@ -8,7 +8,7 @@ import { Cleanup } from "../../src/base/cleanup.js";
 import type { Mounted, MountFlags } from "../../src/drivers/driver.js";
 import { mountWithFuse } from "../../src/drivers/fuse.js";
 import { createLayerIndex } from "../../src/index/create.js";
-import { TarSpanTable } from "../../src/layer/tar-span-table.js";
+import { EqualSpanTable } from "../../src/layer/equal-span-table.js";
 import { ErofsImage } from "../../src/native/erofs.js";
 import { SpanStore } from "../../src/native/layer.js";
 import { memoryBlob } from "./blob-sources.js";
@@ -50,7 +50,7 @@ export class MountedTree implements AsyncDisposable {
     readonly mounted: Mounted,
     readonly image: ErofsImage,
     readonly store: SpanStore,
-    readonly table: TarSpanTable,
+    readonly table: EqualSpanTable,
     readonly tarFd: number,
   ) {}
 
@@ -82,7 +82,12 @@ export class MountedTree implements AsyncDisposable {
       cleanup.defer(() => image.close());
       const tarFd = openSync(tarPath, "r");
       cleanup.defer(() => promisify(close)(tarFd));
-      const table = new TarSpanTable((image.info().devices[0]?.blocks ?? 0) * 512, options.spanBytes ?? 64 << 10);
+      const table = new EqualSpanTable({
+        encoding: "tar",
+        blobSizeBytes: (image.info().devices[0]?.blocks ?? 0) * 512,
+        sizeBytes: (image.info().devices[0]?.blocks ?? 0) * 512,
+        spanBytes: options.spanBytes ?? 64 << 10,
+      });
       const store = new SpanStore({
         dataFd: -1,
         spansFd: -1,

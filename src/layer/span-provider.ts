@@ -1,0 +1,16 @@
+import type { OcifsError } from "../base/errors.js";
+
+/** Makes spans of a layer present in its SpanStore. Implementations: span by span, or the whole layer in one pass. */
+export interface SpanProvider extends AsyncDisposable {
+  /**
+   * Resolves when all spans of [first, last] are present, rejects with the first failure. `fileEndSpan` is how far reading
+   * ahead can make sense. A cancelled caller leaves; the work goes on for others.
+   */
+  ensure(
+    first: number,
+    last: number,
+    options?: { readonly fileEndSpan?: number; readonly signal?: AbortSignal },
+  ): Promise<void>;
+  /** From now on every read of missing spans fails with this error: the blob is not what it should be. */
+  refuse(error: OcifsError): void;
+}
