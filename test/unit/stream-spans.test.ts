@@ -111,7 +111,7 @@ test("a reader does not wait for what lies behind its spans", async (t) => {
     table,
     cache,
     checkWindows: true,
-    checkBlob,
+    checkBlob: true,
     log: silentLog,
   });
   t.after(() => layer[Symbol.asyncDispose]());
