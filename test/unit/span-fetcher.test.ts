@@ -179,6 +179,30 @@ test("bytes that stay wrong are an error, and never served", async (t) => {
   await checkRead(layer, fixture, 150_000, 100);
 });
 
+test("who joins a fetch of wrong bytes tries once for himself", async (t) => {
+  const fixture = await makeLayerFixture(t);
+  const { layer, blob } = await open(t, fixture);
+  const { compressedRange } = await rangeOf(fixture, 150_000);
+  spoilWhile(blob, compressedRange, () => blob.requests.length <= 2);
+  const gate = deferred();
+  const second = deferred();
+  blob.beforeChunk = async () => {
+    if (blob.requests.length !== 2) return;
+    second.resolve();
+    await gate.promise;
+  };
+  const first = layer.device.read(150_000, 100).then(
+    () => assert.fail("spoilt bytes were served"),
+    (e: unknown) => e,
+  );
+  await second.promise;
+  const joins = [0, 1, 2].map(() => checkRead(layer, fixture, 150_000, 100));
+  gate.resolve();
+  assert.ok((await first) instanceof OcifsError);
+  await Promise.all(joins);
+  assert.equal(blob.requests.length, 3);
+});
+
 test("a foreign zinfo is checked against the blob by its windows", async (t) => {
   const fixture = await makeLayerFixture(t);
   const { layer, blob } = await open(t, fixture, { foreign: true });
