@@ -71,8 +71,9 @@ export async function runMount(
   const mountedAt = new Date().toISOString();
   const status = () => describe(config, image, mount, { driverReason, mountedAt, problem });
   cleanup.add(await ControlServer.listen(join(runtime, `${process.pid}.sock`), { status }));
-  log.info("mounted", { mountpoint: config.mountpoint, source: config.source, driver: driverName });
   onReady({ driver: `${driverName}, ${driverReason}`, warnings });
+  // Behind the answer, which should not wait for the log.
+  log.info("mounted", { mountpoint: config.mountpoint, source: config.source, driver: driverName });
 
   const stopped = new Promise<void>((resolve) =>
     stopping.signal.addEventListener("abort", () => resolve(), { once: true }),
