@@ -53,8 +53,8 @@ export class OpenSource implements AsyncDisposable {
   readonly #provider: ImageProvider | undefined;
   readonly #file: BlobSource | undefined;
   readonly resolved: ResolvedImage | undefined;
-  /** Fetched once for all layers. */
-  #config: ImageConfig | undefined;
+  /** Fetched once for all layers, also when several ask at a time. */
+  #config: Promise<ImageConfig> | undefined;
 
   private constructor(
     provider: ImageProvider | undefined,
@@ -110,8 +110,8 @@ export class OpenSource implements AsyncDisposable {
   /** The digest that the layer's uncompressed tar must have, from the image's config; undefined for a `file:` blob. */
   async fetchDiffId(layerNumber: number, signal?: AbortSignal): Promise<Digest | undefined> {
     if (!this.#provider || !this.resolved) return undefined;
-    this.#config ??= await this.#provider.fetchConfig(this.resolved, signal);
-    return this.#config.diffIds[layerNumber];
+    this.#config ??= this.#provider.fetchConfig(this.resolved, signal);
+    return (await this.#config).diffIds[layerNumber];
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
