@@ -1,4 +1,3 @@
-import { createHash } from "node:crypto";
 import { constants } from "node:fs";
 import { open, utimes } from "node:fs/promises";
 import { dirname, join } from "node:path";
@@ -7,11 +6,13 @@ import { messageOf, OcifsError } from "../base/errors.js";
 import { limits } from "../base/limits.js";
 import type { Log } from "../base/log.js";
 import { type Digest, parseDigest } from "../oci/digest.js";
-import { formatPlatform, type Platform } from "../oci/platform.js";
-import type { Reference } from "../oci/reference.js";
 import { checkDigest } from "../oci/verify.js";
 import { writeFileAtomically } from "./atomic-file.js";
 import type { CacheDirectory } from "./cache-directory.js";
+import { type TagKey, tagRecordPath } from "./tag-record.js";
+
+/** Of the files in `refs/`; a reader takes no other. */
+const tagRecordVersion = 1;
 
 /** What a tag meant when its registry was last asked. */
 export interface KnownReference {
@@ -19,19 +20,6 @@ export interface KnownReference {
   readonly rootDigest: Digest;
   /** When a registry last said so. */
   readonly confirmedAt: Date;
-}
-
-/** What a reference with a tag leads to may differ by platform, and so may the moment it was looked up. */
-export interface TagKey {
-  readonly registry: string;
-  readonly repository: string;
-  readonly tag: string;
-  readonly platform: Platform;
-}
-
-export function tagKeyOf({ registry, repository, tag }: Reference, platform: Platform): TagKey {
-  if (tag === undefined) throw new OcifsError("internal", `${registry}/${repository}: a reference without a tag`);
-  return { registry, repository, tag, platform };
 }
 
 /**
@@ -67,16 +55,15 @@ export class ImageStore {
   }
 
   async readTag(key: TagKey): Promise<KnownReference | undefined> {
-    const path = this.#tagPath(key);
+    const path = tagRecordPath(this.#cache.path, key);
     const found = await this.#read(path, limits.tagRecordBytes);
     if (found === undefined) return undefined;
     try {
       const record: unknown = JSON.parse(Buffer.from(found.bytes).toString("utf8"));
       if (typeof record !== "object" || record === null) throw new OcifsError("corrupt", "it is no JSON object");
       const { digest, ...named } = record as Record<string, unknown>;
-      const { version, ...wanted } = describeKey(key);
-      if (named.version !== version) throw new OcifsError("unsupported", `version ${String(named.version)}`);
-      for (const [name, value] of Object.entries(wanted)) {
+      if (named.version !== tagRecordVersion) throw new OcifsError("unsupported", `version ${String(named.version)}`);
+      for (const [name, value] of Object.entries(key)) {
         if (named[name] !== value) throw new OcifsError("mismatch", `it is of ${name} ${String(named[name])}`);
       }
       return { rootDigest: parseDigest(String(digest)), confirmedAt: found.modifiedAt };
@@ -88,14 +75,14 @@ export class ImageStore {
 
   /** Notes that a registry just now said that this is what the tag means. `known`: what `readTag` returned. */
   async writeTag(key: TagKey, rootDigest: Digest, known?: KnownReference): Promise<void> {
-    const path = this.#tagPath(key);
+    const path = tagRecordPath(this.#cache.path, key);
     if (known?.rootDigest === rootDigest) {
       await this.#attempt(path, () => utimes(path, new Date(), new Date()));
       return;
     }
     await this.#write(
       path,
-      Buffer.from(`${JSON.stringify({ ...describeKey(key), digest: rootDigest }, undefined, 1)}\n`),
+      Buffer.from(`${JSON.stringify({ version: tagRecordVersion, ...key, digest: rootDigest }, undefined, 1)}\n`),
     );
   }
 
@@ -105,13 +92,6 @@ export class ImageStore {
 
   #configPath(manifest: Digest): string {
     return join(this.#cache.imagePath(manifest), "config.json");
-  }
-
-  /** A hash, because a reference may hold what file names may not, and be longer than they may be. */
-  #tagPath(key: TagKey): string {
-    const { registry, repository, tag, platform } = describeKey(key);
-    const text = [registry, repository, tag, platform].join("\n");
-    return join(this.#cache.path, "refs", `${createHash("sha256").update(text).digest("hex")}.json`);
   }
 
   async #readChecked(path: string, digest: Digest, maximumBytes: number): Promise<Uint8Array | undefined> {
@@ -166,9 +146,4 @@ export class ImageStore {
       reason: `${path}: ${messageOf(error)}`,
     });
   }
-}
-
-/** The fields of a record in `refs/`, besides the digest. */
-function describeKey({ registry, repository, tag, platform }: TagKey) {
-  return { version: 1, registry, repository, tag, platform: formatPlatform(platform) } as const;
 }

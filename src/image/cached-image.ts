@@ -1,11 +1,11 @@
-import { messageOf, OcifsError, throwIfAborted } from "../base/errors.js";
-import { limits } from "../base/limits.js";
+import { OcifsError, throwIfAborted } from "../base/errors.js";
 import type { Log } from "../base/log.js";
 import type { BlobSource } from "../blob/blob-source.js";
 import { DeferredBlobSource } from "../blob/deferred.js";
 import type { ImageProvider } from "../blob/image-provider.js";
 import type { RegistryImage } from "../blob/registry-image.js";
-import { type ImageStore, type KnownReference, tagKeyOf } from "../cache/image-store.js";
+import type { ImageStore, KnownReference } from "../cache/image-store.js";
+import { tagKeyOf } from "../cache/tag-record.js";
 import { checkConfigOfManifest, type ImageConfig, parseImageConfig } from "../oci/config.js";
 import type { Descriptor } from "../oci/descriptor.js";
 import type { Digest } from "../oci/digest.js";
@@ -14,6 +14,7 @@ import { formatReference, type Reference } from "../oci/reference.js";
 import { resolveImage } from "../oci/resolve.js";
 import type { ResolvedImage } from "../oci/resolved-image.js";
 import { formatAge } from "./age.js";
+import { askForTag, type TagAnswer } from "./tag-answer.js";
 
 export interface CachedImageOptions {
   readonly reference: Reference;
@@ -23,6 +24,8 @@ export interface CachedImageOptions {
   readonly openRegistry: () => Promise<RegistryImage>;
   /** Of the mount; a shorter one also shortens the wait for a registry that does not answer. */
   readonly timeoutMs?: number;
+  /** What the registry says of the tag, if somebody is asking it already; undefined: ask. */
+  readonly tagAnswer?: Promise<TagAnswer | undefined>;
 }
 
 /**
@@ -81,22 +84,16 @@ export class CachedImage implements ImageProvider {
     const known = await store.readTag(key);
     const last = known && (await this.#load(known.rootDigest, platform));
     if (known === undefined || last === undefined) return await this.#fetch(platform, signal);
-    const limitMs = Math.min(limits.tagCheckMs, timeoutMs ?? limits.tagCheckMs);
-    let now: Digest | undefined;
-    try {
-      now = await (await this.#open()).fetchTagDigest(limitMs, signal);
-    } catch (error) {
-      throwIfAborted(signal, this.description);
-      const { isOutage } = await import("../registry/registry-error.js");
-      if (isOutage(error)) {
-        this.#warnOfOutage(last, known, error);
-        return last;
-      }
-      // The registry has spoken. Asked for the manifest itself it explains, which it cannot in answer to a HEAD.
-      return await this.#fetch(platform, signal);
+    const answer = (await this.#options.tagAnswer) ?? (await askForTag(await this.#open(), timeoutMs, signal));
+    throwIfAborted(signal, this.description);
+    if (answer.kind === "outage") {
+      this.#warnOfOutage(last, known, answer.reason);
+      return last;
     }
-    const image = now === undefined ? undefined : now === known.rootDigest ? last : await this.#load(now, platform);
-    if (image === undefined) return await this.#fetch(platform, signal);
+    const digest = answer.kind === "digest" ? answer.digest : undefined;
+    const image = digest === undefined || digest === known.rootDigest ? last : await this.#load(digest, platform);
+    // Asked for the manifest itself, a registry also explains what it could not in answer to a HEAD.
+    if (digest === undefined || image === undefined) return await this.#fetch(platform, signal);
     await store.writeTag(key, image.rootDigest, known);
     return image;
   }
@@ -131,11 +128,11 @@ export class CachedImage implements ImageProvider {
     }
   }
 
-  #warnOfOutage(image: ResolvedImage, known: KnownReference, error: unknown): void {
+  #warnOfOutage(image: ResolvedImage, known: KnownReference, reason: string): void {
     const age = formatAge(Date.now() - known.confirmedAt.getTime());
     this.#options.log.warn(
       `${this.description}: its registry cannot be asked; using what the tag meant ${age} ago, ${image.manifestDigest}`,
-      { reason: messageOf(error) },
+      { reason },
     );
   }
 

@@ -17,12 +17,15 @@ import {
 } from "./indexed-layer.js";
 import { MergedTarindex } from "./merged-tarindex.js";
 import { type LayerChoice, OpenSource, type SourceLayer, type SourceOptions } from "./open-source.js";
+import type { TagAnswer } from "./tag-answer.js";
 
 /** Layers opened at once: enough to keep the disk busy, few enough that an image of many keeps no descriptors waiting. */
 const LAYERS_AT_ONCE = 8;
 
 export interface MountableImageOptions extends SourceOptions, LayerChoice, IndexChoice {
   readonly cacheDir: string;
+  /** See MetadataCache. */
+  readonly tagAnswer?: Promise<TagAnswer | undefined>;
 }
 
 /** A tree with the layers that its files lie in. */
@@ -58,7 +61,9 @@ export async function openMountableImage(
   const cleanup = new Cleanup();
   try {
     const cache = await CacheDirectory.open(options.cacheDir);
-    const source = cleanup.add(await OpenSource.open(options, signal, { cache, log }));
+    const { tagAnswer } = options;
+    const kept = { cache, log, ...(tagAnswer === undefined ? {} : { tagAnswer }) };
+    const source = cleanup.add(await OpenSource.open(options, signal, kept));
     const opening = { options, source, cache, cleanup, log, signal };
     const chosen = options.layer !== undefined || options.blob !== undefined || options.tarindex !== undefined;
     const { tree, layers } =

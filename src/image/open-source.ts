@@ -2,7 +2,6 @@ import { OcifsError } from "../base/errors.js";
 import type { Log } from "../base/log.js";
 import type { BlobSource } from "../blob/blob-source.js";
 import type { ImageProvider } from "../blob/image-provider.js";
-import type { RegistryImage } from "../blob/registry-image.js";
 import type { CacheDirectory } from "../cache/cache-directory.js";
 import { ImageStore } from "../cache/image-store.js";
 import type { ImageConfig } from "../oci/config.js";
@@ -14,16 +13,14 @@ import { hostPlatform, parsePlatform } from "../oci/platform.js";
 import type { Reference } from "../oci/reference.js";
 import type { ResolvedImage } from "../oci/resolved-image.js";
 import { CachedImage } from "./cached-image.js";
+import { connect, type RegistryAccess } from "./connect.js";
+import type { TagAnswer } from "./tag-answer.js";
 
 /** How to reach an image; what options and subcommands have in common. */
-export interface SourceOptions {
+export interface SourceOptions extends RegistryAccess {
   /** A registry reference, `oci:DIR[:tag]` or `file:PATH`. */
   readonly source: string;
   readonly platform?: string;
-  readonly username?: string;
-  readonly password?: string;
-  readonly insecure: boolean;
-  readonly timeoutMs?: number;
 }
 
 /** One layer by its number from the base, or by its digest; neither: the only one. */
@@ -46,6 +43,8 @@ export interface MetadataCache {
   readonly cache: CacheDirectory;
   /** Told of damage, and of a registry that could not be asked. */
   readonly log: Log;
+  /** What the registry says of the source's tag, if somebody is asking it already. */
+  readonly tagAnswer?: Promise<TagAnswer | undefined>;
 }
 
 /** An image, or a single blob, ready to be read. */
@@ -164,21 +163,7 @@ async function openRegistry(
     store: new ImageStore(kept.cache, kept.log),
     log: kept.log,
     openRegistry: () => connect(reference, options),
-    ...(timeoutMs === undefined ? {} : { timeoutMs }),
-  });
-}
-
-/** Loaded when it is needed: an HTTP client is most of what a command loads, and files need none. */
-async function connect(reference: Reference, options: SourceOptions): Promise<RegistryImage> {
-  const { openRegistryImage } = await import("../blob/registry-image.js");
-  const { findCredentials } = await import("../registry/credentials.js");
-  const { insecure, username, password, timeoutMs } = options;
-  return openRegistryImage(reference, {
-    insecure,
-    credentials: findCredentials({
-      ...(username === undefined ? {} : { username }),
-      ...(password === undefined ? {} : { password }),
-    }),
+    ...(kept.tagAnswer === undefined ? {} : { tagAnswer: kept.tagAnswer }),
     ...(timeoutMs === undefined ? {} : { timeoutMs }),
   });
 }
