@@ -83,4 +83,8 @@ export const limits = {
   imageEntries: 16 << 20,
   /** Downloads one process shares out at once: each has a file, and a connection or a place in the queue for one. */
   inFlightStreams: 1024,
+  /** What a tag last meant, in the cache: a name of 255 characters, a tag of 128, a digest, a platform. */
+  tagRecordBytes: 4 << 10,
+  /** How long a mount that knows what a tag last meant waits for the registry before it does without: users expect seconds. */
+  tagCheckMs: 5_000,
 } as const;

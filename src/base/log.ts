@@ -1,4 +1,9 @@
-import pino from "pino";
+import { mkdirSync, openSync } from "node:fs";
+import { createRequire } from "node:module";
+import { dirname } from "node:path";
+import type { Logger } from "pino";
+
+const require = createRequire(import.meta.url);
 
 /** What the library layers may say. The text is for people; `fields` for machines. No secret ever goes in. */
 export interface Log {
@@ -17,17 +22,18 @@ type Level = keyof Log;
 /**
  * Log lines as JSON, written synchronously: the last words of a dying process must not be lost. Repeated messages are
  * counted instead of written once they come too often.
- * `destination` is a path (appended to, created 0600) or a descriptor.
+ * `destination` is a path (appended to, created 0600; opened at once) or a descriptor. pino is loaded for the first line: it
+ * is a third of what a daemon loads, and a mount need not wait for it.
  */
 export function openLog(level: Level, destination: string | number, now: () => number = Date.now): Log {
-  const logger = pino(
-    { level, base: { pid: process.pid } },
-    pino.destination({ dest: destination, sync: true, mkdir: true, mode: 0o600 }),
-  );
+  const fd = typeof destination === "number" ? destination : openForAppending(destination);
+  let logger: Logger | undefined;
   const repeats = new Map<string, { since: number; count: number }>();
   const write =
     (name: Level) =>
     (message: string, fields: Record<string, unknown> = {}) => {
+      if (severity[name] < severity[level]) return;
+      logger ??= openLogger(level, fd);
       const time = now();
       let seen = repeats.get(message);
       if (seen === undefined || time - seen.since >= MINUTE_MS) {
@@ -40,6 +46,18 @@ export function openLog(level: Level, destination: string | number, now: () => n
       if (seen.count <= REPEATS_PER_MINUTE) logger[name](fields, message);
     };
   return { debug: write("debug"), info: write("info"), warn: write("warn"), error: write("error") };
+}
+
+const severity: Readonly<Record<Level, number>> = { debug: 0, info: 1, warn: 2, error: 3 };
+
+function openForAppending(path: string): number {
+  mkdirSync(dirname(path), { recursive: true });
+  return openSync(path, "a", 0o600);
+}
+
+function openLogger(level: Level, fd: number): Logger {
+  const { pino } = require("pino") as typeof import("pino");
+  return pino({ level, base: { pid: process.pid } }, pino.destination({ dest: fd, sync: true }));
 }
 
 /** Says nothing; for commands whose results speak. */

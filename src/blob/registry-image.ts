@@ -1,5 +1,6 @@
 import type { ImageConfig } from "../oci/config.js";
 import type { Descriptor } from "../oci/descriptor.js";
+import type { Digest } from "../oci/digest.js";
 import type { Platform } from "../oci/platform.js";
 import { formatReference, type Reference } from "../oci/reference.js";
 import type { ResolvedImage } from "../oci/resolved-image.js";
@@ -27,6 +28,11 @@ export class RegistryImage implements ImageProvider {
 
   async resolve(platform: Platform, signal?: AbortSignal): Promise<ResolvedImage> {
     return await this.#client.resolve(this.reference, platform, signal);
+  }
+
+  /** See RegistryClient.fetchTagDigest. */
+  async fetchTagDigest(limitMs: number, signal?: AbortSignal): Promise<Digest | undefined> {
+    return await this.#client.fetchTagDigest(this.reference, limitMs, signal);
   }
 
   async fetchConfig(image: ResolvedImage, signal?: AbortSignal): Promise<ImageConfig> {

@@ -1,6 +1,5 @@
 import { randomBytes } from "node:crypto";
 import { access, constants, open, readFile, rm } from "node:fs/promises";
-import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 import { ensureDirectory } from "../base/ensure-directory.js";
 import { messageOf, OcifsError } from "../base/errors.js";
@@ -8,12 +7,6 @@ import { dataRanges } from "../native/sparse.js";
 import { algorithmOf, type Digest, hexOf } from "../oci/digest.js";
 import { CACHE_BLOCK_BYTES } from "./compressed-file.js";
 import { type CacheRoom, unlimitedRoom } from "./room.js";
-
-/** The default cache: system-wide for root, the user's own otherwise (XDG base directory specification). */
-export function defaultCacheDirectory(): string {
-  if (process.getuid?.() === 0) return "/var/cache/ocifs";
-  return join(process.env.XDG_CACHE_HOME || join(homedir(), ".cache"), "ocifs");
-}
 
 /**
  * The directory that every mount of this user shares. Layout: docs/FORMATS.md. Files are 0600 and directories 0700:
@@ -49,6 +42,11 @@ export class CacheDirectory {
     const path = join(this.path, "blobs", algorithmOf(digest), hexOf(digest));
     await ensureDirectory(path, 0o700);
     return path;
+  }
+
+  /** `images/<algorithm>/<hex>` for what is known of a manifest or an image index; not created here. */
+  imagePath(manifest: Digest): string {
+    return join(this.path, "images", algorithmOf(manifest), hexOf(manifest));
   }
 
   /** `indexes/<algorithm>/<hex>` for the index files of one layer; not created here. */

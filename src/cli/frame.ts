@@ -1,7 +1,8 @@
 import yargs from "yargs";
-import { messageOf, OcifsError } from "../base/errors.js";
+import { OcifsError } from "../base/errors.js";
 import { version } from "../base/version.js";
 import type { CommandContext, RegisteredCommand } from "./command.js";
+import { describeError, oneSentence } from "./describe-error.js";
 import { commandExitCode, commandExitCodes } from "./exit-codes.js";
 
 /**
@@ -47,20 +48,4 @@ export async function runOcifs(
     context.stderr.write(`ocifs: ${describeError(error, env)}\n`);
     return commandExitCode(error);
   }
-}
-
-/** The text of an error for a person: one sentence, or with OCIFS_DEBUG=1 the stack and its causes. */
-export function describeError(error: unknown, env: NodeJS.ProcessEnv): string {
-  if (env.OCIFS_DEBUG === "1" && error instanceof Error) {
-    const cause = error.cause === undefined ? "" : `\ncaused by: ${describeError(error.cause, env)}`;
-    return `${error.stack ?? error.message}${cause}`;
-  }
-  const sentence = oneSentence(messageOf(error));
-  return error instanceof OcifsError && error.code !== "internal"
-    ? sentence
-    : `internal error: ${sentence}; run it again with OCIFS_DEBUG=1 and report what it prints`;
-}
-
-function oneSentence(text: string): string {
-  return text.replace(/\s*\n\s*/g, " ").trim();
 }

@@ -7,6 +7,7 @@ import { version } from "../base/version.js";
 import type { Mounted } from "../drivers/driver.js";
 import { mountWithFuse } from "../drivers/fuse.js";
 import { type MountableImage, openMountableImage } from "../image/mountable-image.js";
+import type { TagAnswer } from "../image/tag-answer.js";
 import { ControlServer } from "./control.js";
 import { MissHandler } from "./miss-handler.js";
 import type { MountConfig } from "./mount-config.js";
@@ -25,7 +26,7 @@ export interface ReadyDetails {
 export async function runMount(
   config: MountConfig,
   onReady: (details: ReadyDetails) => void,
-  logTo?: { readonly foreground: boolean },
+  how: { readonly foreground?: boolean; readonly tagAnswer?: Promise<TagAnswer | undefined> } = {},
 ): Promise<void> {
   await using cleanup = new Cleanup();
   const stopping = new AbortController();
@@ -40,14 +41,14 @@ export async function runMount(
   cleanup.defer(() => void process.removeListener("SIGHUP", onHangup));
 
   const runtime = await openRuntimeDirectory();
-  const log = openDaemonLog(config, runtime, logTo?.foreground ?? false, cleanup);
+  const log = openDaemonLog(config, runtime, how.foreground ?? false, cleanup);
   const { driver: driverName, reason: driverReason } = chooseDriver(config.driver);
   const warnings: string[] = [];
   const warn = (message: string, fields?: Record<string, unknown>) => {
     if (warnings.length < 10) warnings.push(fields?.reason ? `${message}: ${fields.reason}` : message);
     log.warn(message, fields);
   };
-  const image = cleanup.add(await openMountableImage(config, { ...log, warn }, stopping.signal));
+  const image = cleanup.add(await openMountableImage({ ...config, ...how }, { ...log, warn }, stopping.signal));
 
   let problem: string | undefined;
   const misses = new MissHandler(image.layers, {
@@ -71,8 +72,9 @@ export async function runMount(
   const mountedAt = new Date().toISOString();
   const status = () => describe(config, image, mount, { driverReason, mountedAt, problem });
   cleanup.add(await ControlServer.listen(join(runtime, `${process.pid}.sock`), { status }));
-  log.info("mounted", { mountpoint: config.mountpoint, source: config.source, driver: driverName });
   onReady({ driver: `${driverName}, ${driverReason}`, warnings });
+  // Behind the answer, which should not wait for the log.
+  log.info("mounted", { mountpoint: config.mountpoint, source: config.source, driver: driverName });
 
   const stopped = new Promise<void>((resolve) =>
     stopping.signal.addEventListener("abort", () => resolve(), { once: true }),

@@ -6,6 +6,7 @@ import type { Readable } from "node:stream";
 import { fileURLToPath } from "node:url";
 import { ensureDirectory } from "../base/ensure-directory.js";
 import { messageOf, OcifsError, type OcifsErrorCode } from "../base/errors.js";
+import { askForTagOf } from "../image/tag-answer.js";
 import type { MountConfig, Readiness } from "./mount-config.js";
 import { daemonLogPath, openRuntimeDirectory } from "./runtime-directory.js";
 
@@ -26,6 +27,7 @@ export async function launchDaemon(config: MountConfig, signal: AbortSignal): Pr
     // Nothing of the caller's: a daemon that kept his standard error open would keep `mount.ocifs 2>&1 | cat` waiting.
     stdio: ["pipe", "ignore", log.fd, "pipe"],
   });
+  const asking = new AbortController();
   const onAbort = () => child.kill("SIGTERM");
   signal.addEventListener("abort", onAbort, { once: true });
   try {
@@ -40,8 +42,12 @@ export async function launchDaemon(config: MountConfig, signal: AbortSignal): Pr
     child.stdin?.on("error", () => undefined);
     // Before the daemon knows what to do, so that it finds its log in place.
     if (child.pid !== undefined) await log.belongTo(child.pid);
-    child.stdin?.end(JSON.stringify(config));
+    child.stdin?.write(`${JSON.stringify(config)}\n`);
+    // The daemon takes a while to start, on another processor; the registry can be asked meanwhile.
+    const asked = askForTagOf(config, asking.signal).then((answer) => child.stdin?.end(JSON.stringify(answer ?? null)));
     const readiness = await Promise.race([said, exited.then(() => said)]);
+    asking.abort();
+    await asked;
     if (readiness === undefined) {
       if (signal.aborted) throw new OcifsError("aborted", "mount: interrupted");
       const words = await log.lastWords();

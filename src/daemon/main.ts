@@ -1,8 +1,8 @@
 import { closeSync, writeSync } from "node:fs";
-import { text } from "node:stream/consumers";
 import { messageOf, OcifsError } from "../base/errors.js";
-import { runMount } from "./daemon.js";
-import type { MountConfig, Readiness } from "./mount-config.js";
+import { type ReadyDetails, runMount } from "./daemon.js";
+import type { Readiness } from "./mount-config.js";
+import { readOrders } from "./orders.js";
 
 /** The descriptor on which the mount helper waits; see launch.ts. */
 const READINESS_FD = 3;
@@ -18,13 +18,15 @@ function say(readiness: Readiness): void {
 }
 
 process.title = "ocifs";
-const config = JSON.parse(await text(process.stdin)) as MountConfig;
+const orders = readOrders(process.stdin);
+const config = await orders.config;
 let ready = false;
 try {
-  await runMount(config, (details) => {
+  const onReady = (details: ReadyDetails) => {
     ready = true;
     say({ ok: true, pid: process.pid, ...details });
-  });
+  };
+  await runMount(config, onReady, { tagAnswer: orders.tagAnswer });
   process.exit(0);
 } catch (error) {
   const code = error instanceof OcifsError ? error.code : "internal";

@@ -29,10 +29,14 @@ export interface IndexChoice {
   readonly verify: "span" | "blob" | "none";
 }
 
-/** A layer with its index, checked as far as both say that they belong together. */
-export interface IndexedLayer {
+/** A layer with its index's files, of which the JSON was read and checked, and the zinfo compared with it. */
+export interface LayerIndex {
   readonly layer: SourceLayer;
   readonly index: LoadedIndex;
+}
+
+/** A layer with its index, checked as far as both say that they belong together. */
+export interface IndexedLayer extends LayerIndex {
   /** The layer's own tarindex. */
   readonly tree: ErofsImage;
   readonly table: SpanTable;
@@ -47,14 +51,40 @@ export async function openIndexedLayer(
   log: Log,
   signal?: AbortSignal,
 ): Promise<IndexedLayer> {
+  const found = await findLayerIndex(options, layer, cache, log, signal);
+  const { tree, tarBytes } = await openLayerTree(found, cleanup, signal);
+  return { ...found, tree, table: await openLayerTable(found, cleanup, tarBytes) };
+}
+
+/** The first step: which files, and do they belong to the layer. The tarindex has not been read yet. */
+export async function findLayerIndex(
+  options: IndexChoice,
+  layer: SourceLayer,
+  cache: CacheDirectory,
+  log: Log,
+  signal?: AbortSignal,
+): Promise<LayerIndex> {
   const location = await locateIndex(options, cache, layer.blob.digest);
-  const index = await loadIndex({ ...location, blobDigest: layer.blob.digest, ...(signal ? { signal } : {}) });
+  const index = await loadIndex({
+    ...location,
+    blobDigest: layer.blob.digest,
+    // Of the copy in memory, which is what will be read.
+    tarindexDigest: "unchecked",
+    ...(signal ? { signal } : {}),
+  });
   checkTrust(options, index, layer, log);
-  const tree = await openTarindexCopy(index.tarindexPath, index.manifest?.tarindex.digest);
+  return { layer, index };
+}
+
+/** The layer's tree, and how long the tar is that it describes. */
+export async function openLayerTree(
+  { index }: LayerIndex,
+  cleanup: Cleanup,
+  signal?: AbortSignal,
+): Promise<{ tree: ErofsImage; tarBytes: number }> {
+  const tree = await openTarindexCopy(index.tarindexPath, index.manifest?.tarindex.digest, signal);
   cleanup.defer(() => tree.close());
-  const tarBytes = checkTarindex(tree, index);
-  const table = await openSpanTable(layer, index, tarBytes, cleanup);
-  return { layer, index, tree, table };
+  return { tree, tarBytes: checkTarindex(tree, index) };
 }
 
 function checkTrust(options: IndexChoice, index: LoadedIndex, layer: SourceLayer, log: Log): void {
@@ -111,12 +141,8 @@ function checkTarindex(tree: ErofsImage, index: LoadedIndex): number {
   return tarBytes;
 }
 
-async function openSpanTable(
-  layer: SourceLayer,
-  index: LoadedIndex,
-  tarBytes: number,
-  cleanup: Cleanup,
-): Promise<SpanTable> {
+/** How the layer is divided into spans. `tarBytes`: from the tree; needed where no JSON says it. */
+export async function openLayerTable({ layer, index }: LayerIndex, cleanup: Cleanup, tarBytes = 0): Promise<SpanTable> {
   const { manifest, zinfoPath } = index;
   const encoding = manifest?.blob.encoding ?? layer.encoding ?? (zinfoPath === undefined ? "tar" : "gzip");
   const sizeBytes = manifest?.tar.sizeBytes ?? tarBytes;

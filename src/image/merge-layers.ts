@@ -1,11 +1,12 @@
 import { createHash } from "node:crypto";
 import { isOcifsError, OcifsError } from "../base/errors.js";
 import { limits } from "../base/limits.js";
-import { blockBytes, deviceTagBytes } from "../erofs/format.js";
+import { blockBytes } from "../erofs/format.js";
 import { writeTarindex } from "../erofs/tarindex-writer.js";
 import type { IndexManifest } from "../index/manifest.js";
 import type { ErofsImage } from "../native/erofs.js";
-import { type Digest, hexOf } from "../oci/digest.js";
+import type { Digest } from "../oci/digest.js";
+import { deviceTagOf } from "./device-tag.js";
 import { MergedTree } from "./merge-tree.js";
 
 /** What the merge needs of an index's JSON. */
@@ -103,11 +104,6 @@ export function mergeLayers(layers: Iterable<MergeLayer>): Generator<Uint8Array>
   const merge = new LayerMerge();
   for (const layer of layers) merge.add(layer);
   return merge.write();
-}
-
-/** What stands in a layer's device slot: its digest in hex, of a sha512 the first half. */
-export function deviceTagOf(digest: Digest): string {
-  return hexOf(digest).slice(0, deviceTagBytes);
 }
 
 /** A UUID of version 8 (RFC 9562, free use) for this list of layers. */

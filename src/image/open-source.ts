@@ -1,26 +1,26 @@
 import { OcifsError } from "../base/errors.js";
+import type { Log } from "../base/log.js";
 import type { BlobSource } from "../blob/blob-source.js";
-import { openFileBlob } from "../blob/file.js";
 import type { ImageProvider } from "../blob/image-provider.js";
-import { openOciLayout } from "../blob/oci-layout.js";
+import type { CacheDirectory } from "../cache/cache-directory.js";
+import { ImageStore } from "../cache/image-store.js";
 import type { ImageConfig } from "../oci/config.js";
 import type { Descriptor } from "../oci/descriptor.js";
 import type { Digest } from "../oci/digest.js";
-import { parseImageSource } from "../oci/image-source.js";
+import { type ImageSource, parseImageSource } from "../oci/image-source.js";
 import { type LayerEncoding, layerEncodingOf } from "../oci/media-types.js";
 import { hostPlatform, parsePlatform } from "../oci/platform.js";
 import type { Reference } from "../oci/reference.js";
 import type { ResolvedImage } from "../oci/resolved-image.js";
+import { CachedImage } from "./cached-image.js";
+import { connect, type RegistryAccess } from "./connect.js";
+import type { TagAnswer } from "./tag-answer.js";
 
 /** How to reach an image; what options and subcommands have in common. */
-export interface SourceOptions {
+export interface SourceOptions extends RegistryAccess {
   /** A registry reference, `oci:DIR[:tag]` or `file:PATH`. */
   readonly source: string;
   readonly platform?: string;
-  readonly username?: string;
-  readonly password?: string;
-  readonly insecure: boolean;
-  readonly timeoutMs?: number;
 }
 
 /** One layer by its number from the base, or by its digest; neither: the only one. */
@@ -38,13 +38,22 @@ export interface SourceLayer {
   readonly layerNumber: number;
 }
 
+/** Where metadata of registries' images is kept; without it every opening asks the registry for all of it. */
+export interface MetadataCache {
+  readonly cache: CacheDirectory;
+  /** Told of damage, and of a registry that could not be asked. */
+  readonly log: Log;
+  /** What the registry says of the source's tag, if somebody is asking it already. */
+  readonly tagAnswer?: Promise<TagAnswer | undefined>;
+}
+
 /** An image, or a single blob, ready to be read. */
 export class OpenSource implements AsyncDisposable {
   readonly #provider: ImageProvider | undefined;
   readonly #file: BlobSource | undefined;
   readonly resolved: ResolvedImage | undefined;
-  /** Fetched once for all layers. */
-  #config: ImageConfig | undefined;
+  /** Fetched once for all layers, also when several ask at a time. */
+  #config: Promise<ImageConfig> | undefined;
 
   private constructor(
     provider: ImageProvider | undefined,
@@ -57,16 +66,15 @@ export class OpenSource implements AsyncDisposable {
   }
 
   /** Resolves the reference. Errors are those of the registry client and of the OCI layout reader. */
-  static async open(options: SourceOptions, signal?: AbortSignal): Promise<OpenSource> {
+  static async open(options: SourceOptions, signal?: AbortSignal, kept?: MetadataCache): Promise<OpenSource> {
     const source = parseImageSource(options.source);
     if (source.kind === "file") {
+      const { openFileBlob } = await import("../blob/file.js");
       const file = await openFileBlob(source.path, signal ? { signal } : {});
       return new OpenSource(undefined, undefined, file);
     }
     const provider =
-      source.kind === "layout"
-        ? await openOciLayout(source.directory, source, signal)
-        : await openRegistry(source.reference, options);
+      source.kind === "layout" ? await openLayout(source, signal) : await openRegistry(source.reference, options, kept);
     try {
       const platform = options.platform === undefined ? hostPlatform() : parsePlatform(options.platform);
       return new OpenSource(provider, await provider.resolve(platform, signal), undefined);
@@ -101,8 +109,8 @@ export class OpenSource implements AsyncDisposable {
   /** The digest that the layer's uncompressed tar must have, from the image's config; undefined for a `file:` blob. */
   async fetchDiffId(layerNumber: number, signal?: AbortSignal): Promise<Digest | undefined> {
     if (!this.#provider || !this.resolved) return undefined;
-    this.#config ??= await this.#provider.fetchConfig(this.resolved, signal);
-    return this.#config.diffIds[layerNumber];
+    this.#config ??= this.#provider.fetchConfig(this.resolved, signal);
+    return (await this.#config).diffIds[layerNumber];
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -138,17 +146,24 @@ export class OpenSource implements AsyncDisposable {
   }
 }
 
-/** Loaded when it is needed: an HTTP client is most of what a command loads, and files need none. */
-async function openRegistry(reference: Reference, options: SourceOptions): Promise<ImageProvider> {
-  const { openRegistryImage } = await import("../blob/registry-image.js");
-  const { findCredentials } = await import("../registry/credentials.js");
-  const { insecure, username, password, timeoutMs } = options;
-  return openRegistryImage(reference, {
-    insecure,
-    credentials: findCredentials({
-      ...(username === undefined ? {} : { username }),
-      ...(password === undefined ? {} : { password }),
-    }),
+async function openLayout(source: ImageSource & { kind: "layout" }, signal?: AbortSignal): Promise<ImageProvider> {
+  const { openOciLayout } = await import("../blob/oci-layout.js");
+  return await openOciLayout(source.directory, source, signal);
+}
+
+async function openRegistry(
+  reference: Reference,
+  options: SourceOptions,
+  kept: MetadataCache | undefined,
+): Promise<ImageProvider> {
+  if (kept === undefined) return await connect(reference, options);
+  const { timeoutMs } = options;
+  return new CachedImage({
+    reference,
+    store: new ImageStore(kept.cache, kept.log),
+    log: kept.log,
+    openRegistry: () => connect(reference, options),
+    ...(kept.tagAnswer === undefined ? {} : { tagAnswer: kept.tagAnswer }),
     ...(timeoutMs === undefined ? {} : { timeoutMs }),
   });
 }

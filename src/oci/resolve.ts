@@ -26,11 +26,14 @@ export async function resolveImage(
   read: (descriptor: Descriptor, what: string) => Promise<Uint8Array>,
 ): Promise<ResolvedImage> {
   let document = root;
+  const documents: { readonly digest: Digest; readonly bytes: Uint8Array }[] = [];
   let name = what;
   for (let depth = 0; depth <= limits.indexDepth; depth++) {
     const manifest = parseManifest(document.bytes, name, document.declaredType);
+    documents.push({ digest: document.digest, bytes: document.bytes });
     if (manifest.kind === "manifest") {
-      return { rootDigest: root.digest, manifestDigest: document.digest, manifestBytes: document.bytes, manifest };
+      const { digest: manifestDigest, bytes: manifestBytes } = document;
+      return { rootDigest: root.digest, manifestDigest, manifestBytes, manifest, documents };
     }
     const chosen = choosePlatform(manifest, platform, name);
     name = `${what}: manifest ${chosen.digest}`;

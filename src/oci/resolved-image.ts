@@ -10,4 +10,6 @@ export interface ResolvedImage {
   /** The manifest as it was served; `manifestDigest` is the digest of exactly these bytes. */
   readonly manifestBytes: Uint8Array;
   readonly manifest: ImageManifest;
+  /** Every document on the way, as served: indexes from the one that the reference named, the manifest last. */
+  readonly documents: readonly { readonly digest: Digest; readonly bytes: Uint8Array }[];
 }

@@ -1,4 +1,4 @@
-import { OcifsError } from "../base/errors.js";
+import { messageOf, OcifsError } from "../base/errors.js";
 import { limits } from "../base/limits.js";
 import { checkConfigOfManifest, type ImageConfig, parseImageConfig } from "../oci/config.js";
 import type { Descriptor } from "../oci/descriptor.js";
@@ -16,6 +16,7 @@ import { BlobFetcher, type BlobFetcherContext } from "./blob-fetcher.js";
 import { type Clock, systemClock } from "./clock.js";
 import { anonymous, type CredentialProvider } from "./credential.js";
 import { PriorityGate } from "./priority-gate.js";
+import { isUnreachable, RegistryError } from "./registry-error.js";
 import { Requester } from "./requester.js";
 import { defaultRetryPolicy, RetryBudget, type RetryPolicy, withRetry } from "./retry.js";
 import { type TransferCounts, TransferStats } from "./transfer-stats.js";
@@ -128,6 +129,53 @@ export class RegistryClient implements AsyncDisposable {
     const digest = reference.digest ?? digestOfBytes(root.bytes);
     const read = async ({ digest }: Descriptor, name: string) => (await fetch(digest, name)).bytes;
     return await resolveImage({ bytes: root.bytes, digest, declaredType: root.contentType }, platform, what, read);
+  }
+
+  /**
+   * Asks what a tag means now (HEAD, which registries do not count as a pull). Undefined when the answer has no usable Docker-Content-Digest.
+   * Takes at most `limitMs` and tries again within it, but not where nobody listens: `isOutage` errors are for a caller who
+   * can do without an answer.
+   */
+  async fetchTagDigest(reference: Reference, limitMs: number, userSignal?: AbortSignal): Promise<Digest | undefined> {
+    const { repository } = reference;
+    const what = `manifest ${formatReference(reference)}`;
+    using linked = new LinkedSignal(userSignal, this.#lifetime.signal);
+    const deadline = new AbortController();
+    using both = new LinkedSignal(linked.signal, deadline.signal);
+    const { signal } = both;
+    const tooLate = new RegistryError("timeout", `${what}: no answer within ${limitMs} ms`, { retryable: true });
+    const timer = setTimeout(() => deadline.abort(tooLate), limitMs);
+    const request = {
+      method: "HEAD",
+      path: `manifests/${manifestSelectorOf(reference)}`,
+      repository,
+      headers: { accept: manifestAccept },
+      what,
+      signal,
+      stats: this.#stats,
+    } as const;
+    const budget = new RetryBudget(
+      { ...this.#retry, timeoutMs: Math.min(limitMs, this.#retry.timeoutMs) },
+      this.#clock,
+    );
+    const attempt = async () => {
+      try {
+        using response = await this.#requester.get(request);
+        return response.header("docker-content-digest");
+      } catch (error) {
+        if (!isUnreachable(error)) throw error;
+        throw new RegistryError("network", messageOf(error), { cause: error });
+      }
+    };
+    try {
+      const declared = await withRetry(budget, what, signal, () => this.#stats.add("retries"), attempt);
+      return declared === undefined ? undefined : parseHeaderDigest(declared, what);
+    } catch (error) {
+      // Between two attempts the wait itself is cancelled.
+      throw deadline.signal.aborted && !linked.signal.aborted ? tooLate : error;
+    } finally {
+      clearTimeout(timer);
+    }
   }
 
   /** Fetches the config of a manifest; its digest, its size and its number of layers are checked. */

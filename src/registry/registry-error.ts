@@ -25,6 +25,30 @@ export function isRetryable(error: unknown): error is RegistryError {
   return error instanceof RegistryError && error.retryable;
 }
 
+/**
+ * True when nobody could be asked, or who was asked could not answer: no network, no such host, a deadline, 5xx, 429. A server that refuses
+ * (401, 403, 404) or is not who it should be (certificate) has answered.
+ */
+export function isOutage(error: unknown): error is OcifsError {
+  if (!(error instanceof OcifsError)) return false;
+  if (error.code === "timeout" || isRetryable(error)) return true;
+  // What is given up after several attempts has the last failure as its cause.
+  return error.code === "network" && (codeOf(error.cause) === "ENOTFOUND" || isOutage(error.cause));
+}
+
+const noOneThere: ReadonlySet<string> = new Set([
+  "ECONNREFUSED",
+  "EHOSTUNREACH",
+  "ENETUNREACH",
+  "ENETDOWN",
+  "EAI_AGAIN",
+]);
+
+/** True for a failure to connect that another attempt within seconds will hardly change. */
+export function isUnreachable(error: unknown): boolean {
+  return error instanceof OcifsError && noOneThere.has(codeOf(error.cause));
+}
+
 /** What an HTTP status other than success means. */
 export function codeOfStatus(status: number): { code: OcifsErrorCode; retryable: boolean } {
   if (status === 401) return { code: "unauthorized", retryable: false };

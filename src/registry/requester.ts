@@ -5,6 +5,7 @@ import type { TransferStats } from "./transfer-stats.js";
 import type { Transport } from "./transport.js";
 
 export interface RegistryRequest {
+  readonly method?: "GET" | "HEAD";
   /** Below `/v2/<repository>/`, e.g. `blobs/sha256:…`. */
   readonly path: string;
   readonly repository: string;
@@ -17,7 +18,7 @@ export interface RegistryRequest {
 /** A stale token, then one that another request got but that the server forgot in the meantime. */
 const maxLogins = 2;
 
-/** Single attempts of authorised GETs to one registry. */
+/** Single attempts of authorised GETs and HEADs to one registry. */
 export class Requester {
   readonly registryUrl: URL;
   readonly #transport: Transport;

@@ -69,7 +69,7 @@ async function setStage(t: TestContext, withAuth = false): Promise<Stage> {
 test("index create puts the index into the cache, where ls, cat, stat and mount find it", async (t) => {
   const { sandbox, layer, reference, gives } = await setStage(t);
   const created = JSON.parse(await gives(["index", "create", reference, "--insecure", "--json"]));
-  assert.deepEqual(Object.keys(created), ["tarindex", "zinfo", "json", "manifest"]);
+  assert.deepEqual(Object.keys(created), ["tarindex", "zinfo", "json", "created", "manifest"]);
   const { manifest } = created;
   assert.equal(manifest.blob.digest, layer.digest);
   assert.equal(manifest.tar.digest, layer.diffId);

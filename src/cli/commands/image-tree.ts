@@ -1,10 +1,10 @@
 import { resolve } from "node:path";
 import type { Argv } from "yargs";
-import type { Log } from "../../base/log.js";
 import { ErofsTree } from "../../erofs/reader.js";
 import { type MountableImage, openMountableImage } from "../../image/mountable-image.js";
 import { type CommandContext, type RegistryArguments, registryOptions } from "../command.js";
 import { toLayerNumber, toSourceOptions } from "./source-arguments.js";
+import { warningsTo } from "./warnings.js";
 
 /** Arguments of the subcommands that look into an image without mounting it. */
 export interface TreeArguments extends RegistryArguments {
@@ -37,11 +37,6 @@ export async function withImageTree(
   context: CommandContext,
   use: (tree: ErofsTree, image: MountableImage) => Promise<void>,
 ): Promise<void> {
-  const say = (message: string, fields?: Record<string, unknown>) => {
-    const reason = fields?.reason;
-    context.stderr.write(`ocifs: ${message}${reason === undefined ? "" : `: ${reason}`}\n`);
-  };
-  const log: Log = { debug: () => undefined, info: () => undefined, warn: say, error: say };
   await using image = await openMountableImage(
     {
       ...(await toSourceOptions(args.image, args, context)),
@@ -50,7 +45,7 @@ export async function withImageTree(
       ...(args.zinfo === undefined ? {} : { zinfo: resolve(args.zinfo) }),
       verify: "blob",
     },
-    log,
+    warningsTo(context.stderr),
     context.signal,
   );
   await use(ErofsTree.of(image.tree), image);

@@ -1,6 +1,6 @@
 import { resolve } from "node:path";
 import { OcifsError } from "../../base/errors.js";
-import { defaultCacheDirectory } from "../../cache/cache-directory.js";
+import { defaultCacheDirectory } from "../../cache/default-directory.js";
 import type { SourceOptions } from "../../image/open-source.js";
 import { type CommandContext, type RegistryArguments, readCredentials } from "../command.js";
 
