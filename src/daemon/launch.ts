@@ -57,6 +57,7 @@ export async function launchDaemon(config: MountConfig, signal: AbortSignal): Pr
     log.keep();
     return readiness;
   } finally {
+    asking.abort();
     signal.removeEventListener("abort", onAbort);
     (child.stdio[3] as Readable).destroy();
     child.unref();

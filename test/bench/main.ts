@@ -10,6 +10,7 @@ import { daemonMemory } from "./workloads/daemon-memory.js";
 import { findAll } from "./workloads/find.js";
 import { indexCreation } from "./workloads/index-creation.js";
 import { mountTime } from "./workloads/mount-time.js";
+import { remountTime } from "./workloads/remount-time.js";
 import { warmRandom, warmSequential } from "./workloads/warm-reads.js";
 
 const workloads: Readonly<Record<string, (bench: Bench) => Promise<Figure[]>>> = {
@@ -21,6 +22,7 @@ const workloads: Readonly<Record<string, (bench: Bench) => Promise<Figure[]>>> =
   find: findAll,
   memory: daemonMemory,
   mount: mountTime,
+  remount: remountTime,
 };
 
 const usage = `usage: scripts/bench [--quick] [--only NAME...] [--out DIR]

@@ -14,7 +14,8 @@ export const mountProgram = join(repositoryRoot, "dist", "src", "cli", "mount-oc
 
 export interface LayerMountRequest {
   readonly reference: string;
-  readonly index: IndexPaths;
+  /** One layer through these files; without them the whole image through the cache. */
+  readonly index?: IndexPaths;
   readonly cacheDirectory: string;
   readonly directory: string;
   /** For the standard error of helper and daemon. */
@@ -89,7 +90,8 @@ export class LayerMount implements AsyncDisposable {
 
 function mountArguments(request: LayerMountRequest): string[] {
   const { reference, index, cacheDirectory, directory } = request;
-  const words = ["oci.layer=0", `oci.tarindex=${index.tarindexPath}`, `oci.zinfo=${index.zinfoPath}`];
+  const words =
+    index === undefined ? [] : ["oci.layer=0", `oci.tarindex=${index.tarindexPath}`, `oci.zinfo=${index.zinfoPath}`];
   return [mountProgram, reference, directory, ...words, "-o", `oci.insecure,cachedir="${cacheDirectory}"`];
 }
 

@@ -2,6 +2,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { BlobSource } from "../../src/blob/blob-source.js";
+import { DeferredBlobSource } from "../../src/blob/deferred.js";
 import { openFileBlob } from "../../src/blob/file.js";
 import type { ImageProvider } from "../../src/blob/image-provider.js";
 import { openOciLayout } from "../../src/blob/oci-layout.js";
@@ -44,6 +45,18 @@ testBlobSource("OCI layout", (bytes, use) =>
     await writeLayout(directory, [{ layers: [{ bytes, mediaType: mediaTypes.ociLayerTar }] }]);
     await using image = await openOciLayout(directory);
     await useFirstLayer(image, use);
+  }),
+);
+
+testBlobSource("deferred", (bytes, use) =>
+  withDirectory(async (directory) => {
+    await writeLayout(directory, [{ layers: [{ bytes, mediaType: mediaTypes.ociLayerTar }] }]);
+    await using image = await openOciLayout(directory);
+    const { manifest } = await image.resolve(parsePlatform("linux/amd64"));
+    const [layer] = manifest.layers;
+    if (layer === undefined) throw new Error("the image has no layer");
+    await using source = new DeferredBlobSource(layer, "deferred blob", () => image.openBlob(layer));
+    await use(source);
   }),
 );
 
