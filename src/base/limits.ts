@@ -83,4 +83,6 @@ export const limits = {
   imageEntries: 16 << 20,
   /** Downloads one process shares out at once: each has a file, and a connection or a place in the queue for one. */
   inFlightStreams: 1024,
+  /** Processes that share one cache directory: each has 16 bytes in its file of reservations, which every reservation reads. */
+  cacheProcesses: 1024,
 } as const;

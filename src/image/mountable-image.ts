@@ -13,6 +13,8 @@ import { type LayerChoice, OpenSource, type SourceOptions } from "./open-source.
 
 export interface MountableImageOptions extends SourceOptions, LayerChoice, IndexChoice {
   readonly cacheDir: string;
+  /** What the cache may take up on disk; without it only the limits of others count. */
+  readonly cacheSizeBytes?: number;
 }
 
 /** A tree with the layers that its files lie in. */
@@ -47,7 +49,8 @@ export async function openMountableImage(
 ): Promise<MountableImage> {
   const cleanup = new Cleanup();
   try {
-    const cache = await CacheDirectory.open(options.cacheDir);
+    const limit = options.cacheSizeBytes === undefined ? {} : { limitBytes: options.cacheSizeBytes };
+    const cache = cleanup.add(await CacheDirectory.open(options.cacheDir, limit));
     const source = cleanup.add(await OpenSource.open(options, signal));
     const openData = async ({ layer, table }: IndexedLayer) =>
       cleanup.add(

@@ -1,5 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { isOcifsError, OcifsError, throwIfAborted } from "../base/errors.js";
+import type { CacheRoom, Reservation } from "../cache/room.js";
 import { SPAN_SUSPECT, type SpanStore } from "../native/layer.js";
 import { waitShared } from "../registry/abort.js";
 import { fetchSizes } from "./fetch-sizes.js";
@@ -14,6 +15,7 @@ export interface SpanFetcherOptions {
   readonly table: SpanTable;
   readonly store: SpanStore;
   readonly fetcher: RangeFetcher;
+  readonly room: CacheRoom;
   /**
    * Spans without a digest: check each checkpoint's window against the span before it, which must be fetched too. Finds a
    * zinfo that does not fit the blob; costs one more span where reading begins.
@@ -21,6 +23,8 @@ export interface SpanFetcherOptions {
   readonly checkWindows: boolean;
   /** The disk cache was given up for this layer. */
   onDegraded(reason: string): void;
+  /** The cache's limit left no room for a span, which is kept in memory for a while. */
+  onNoRoom(): void;
   /** Bytes of the cache were wrong and are fetched again. */
   onRefetch(span: number, reason: string): void;
 }
@@ -31,6 +35,7 @@ export class SpanFetcher implements AsyncDisposable {
   readonly #inFlight = new Map<number, Promise<void>>();
   readonly #readers = new SequentialReaders();
   readonly #goodWindows = new Set<number>();
+  readonly #holds = new Set<{ readonly first: number; readonly last: number }>();
   readonly #closing = new AbortController();
   #refusal: OcifsError | undefined;
 
@@ -49,6 +54,7 @@ export class SpanFetcher implements AsyncDisposable {
   ): Promise<void> {
     throwIfAborted(options.signal, "read");
     if (this.#refusal) throw this.#refusal;
+    using _ = this.hold(first, last);
     const { store } = this.#o;
     const absent = store.absent(first, last);
     if (absent.length === 0) return;
@@ -73,6 +79,17 @@ export class SpanFetcher implements AsyncDisposable {
       if (!this.#inFlight.has(span)) this.#start(span);
       await this.#inFlight.get(span);
     }
+  }
+
+  /** Until disposal none of these spans is given up for want of room: for who reads them next. */
+  hold(first: number, last: number): Disposable {
+    const held = { first, last };
+    this.#holds.add(held);
+    return { [Symbol.dispose]: () => void this.#holds.delete(held) };
+  }
+
+  holds(span: number): boolean {
+    return [...this.#holds].some(({ first, last }) => first <= span && span <= last);
   }
 
   /** From now on every read of missing spans fails with this error: the blob is not what it should be. */
@@ -175,6 +192,7 @@ export class SpanFetcher implements AsyncDisposable {
     try {
       // It may have come while the bytes did; nothing of such a blob must be written any more.
       if (this.#refusal) throw this.#refusal;
+      using room = discard ? undefined : await this.#roomFor(span);
       const degraded = await store.fill({
         span,
         gzip: table.encoding === "gzip",
@@ -183,6 +201,7 @@ export class SpanFetcher implements AsyncDisposable {
         ...table.decodeInput(span),
         digest: table.digest(span),
         discard,
+        onlyMemory: !discard && room === undefined,
       });
       if (degraded !== undefined) this.#o.onDegraded(degraded);
       return "done";
@@ -194,6 +213,15 @@ export class SpanFetcher implements AsyncDisposable {
     } finally {
       lease.release();
     }
+  }
+
+  /** Room for one span in `data`, or undefined when it goes to memory. */
+  async #roomFor(span: number): Promise<Reservation | undefined> {
+    const { table, room } = this.#o;
+    const sizeBytes = (table.outStarts[span + 1] ?? 0) - (table.outStarts[span] ?? 0);
+    const reservation = await room.reserve(sizeBytes);
+    if (!reservation) this.#o.onNoRoom();
+    return reservation;
   }
 }
 
