@@ -56,6 +56,7 @@ Status AddDirectory(int fd, int depth, uint64_t* bytes) {
 Status TreeUsage(const std::string& path, uint64_t* bytes) {
   *bytes = 0;
   const int fd = open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0 && errno == ENOENT) return Status::Ok();
   if (fd < 0) return Status::Errno(errno, "open cache directory " + path);
   struct stat st;
   if (fstat(fd, &st) == 0) *bytes += static_cast<uint64_t>(st.st_blocks) * 512;

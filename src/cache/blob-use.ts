@@ -26,21 +26,27 @@ export class BlobUse implements AsyncDisposable {
   #touchedMs = Number.NEGATIVE_INFINITY;
   #closed = false;
 
-  private constructor(path: string, fd: number) {
+  readonly #note: boolean;
+
+  private constructor(path: string, fd: number, note: boolean) {
     this.path = path;
     this.#fd = fd;
+    this.#note = note;
     this.touch();
   }
 
-  /** Creates the directory when it is missing. `busy` when somebody keeps the blob to himself for too long. */
-  static async open(path: string): Promise<BlobUse> {
+  /**
+   * Creates the directory when it is missing. With `note: false` the blob counts as used no later than it was. `busy` when
+   * somebody keeps the blob to himself for too long.
+   */
+  static async open(path: string, { note = true }: { readonly note?: boolean } = {}): Promise<BlobUse> {
     const lockPath = join(path, USE_FILE);
     for (let tries = 0; tries < REMOVAL_TRIES; tries++) {
       await ensureDirectory(path, 0o700);
       const fd = await openUnlessGone(lockPath);
       if (fd !== undefined) {
         // Who removes a blob holds the lock until the file is gone: what is still there now stays.
-        if (tryLock(fd, 0, 1, "shared") && (await isAt(fd, lockPath))) return new BlobUse(path, fd);
+        if (tryLock(fd, 0, 1, "shared") && (await isAt(fd, lockPath))) return new BlobUse(path, fd, note);
         await closeFd(fd);
       }
       await delay(REMOVAL_POLL_MS);
@@ -63,7 +69,7 @@ export class BlobUse implements AsyncDisposable {
   /** Notes that the blob is used now. */
   touch(): void {
     const now = Date.now();
-    if (this.#closed || Math.abs(now - this.#touchedMs) < TOUCH_MS) return;
+    if (this.#closed || !this.#note || Math.abs(now - this.#touchedMs) < TOUCH_MS) return;
     this.#touchedMs = now;
     futimesSync(this.#fd, now / 1000, now / 1000);
   }
