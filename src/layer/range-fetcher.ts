@@ -1,3 +1,4 @@
+import { setMaxListeners } from "node:events";
 import { setTimeout as delay } from "node:timers/promises";
 import { OcifsError, throwIfAborted } from "../base/errors.js";
 import type { BlobSource } from "../blob/blob-source.js";
@@ -75,6 +76,8 @@ export class RangeFetcher implements AsyncDisposable {
     this.#events = events;
     this.#room = room;
     this.#memory = new TransferMemory(source);
+    // One for each transfer: no leak, as Node would warn of.
+    setMaxListeners(0, this.#closing.signal);
   }
 
   get source(): BlobSource {

@@ -1,3 +1,4 @@
+import { setMaxListeners } from "node:events";
 import { setTimeout as delay } from "node:timers/promises";
 import { isOcifsError, OcifsError, throwIfAborted } from "../base/errors.js";
 import type { CacheRoom, Reservation } from "../cache/room.js";
@@ -41,6 +42,8 @@ export class SpanFetcher implements AsyncDisposable {
 
   constructor(options: SpanFetcherOptions) {
     this.#o = options;
+    // One for each span on its way: no leak, as Node would warn of.
+    setMaxListeners(0, this.#closing.signal);
   }
 
   /**
