@@ -6,9 +6,9 @@
       "erofs/image.cc", "erofs/format.cc", "erofs/inode.cc", "erofs/extents.cc", "erofs/directory.cc", "erofs/xattr.cc", "erofs/listing.cc",
       "erofs/binding.cc",
       "inflate/span_decoder.cc", "inflate/gzip_framing.cc", "inflate/checkpoint_writer.cc", "inflate/recorder.cc", "inflate/zstd_stream.cc", "inflate/zinfo_table.cc", "inflate/binding.cc",
-      "sparse/sparse.cc", "sparse/binding.cc",
+      "sparse/sparse.cc", "sparse/tree_usage.cc", "sparse/binding.cc",
       "fdpass/binding.cc",
-      "layer/span_store.cc", "layer/span_writes.cc", "layer/span_fill.cc", "layer/binding.cc",
+      "layer/span_store.cc", "layer/span_writes.cc", "layer/span_eviction.cc", "layer/span_fill.cc", "layer/binding.cc",
       "fuse/session.cc", "fuse/binding.cc"
     ],
     # Node's own include directory has zlib.h and openssl/ of other versions than the libraries we link; the addon needs

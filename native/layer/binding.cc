@@ -42,7 +42,9 @@ class SpanStoreObject : public Napi::ObjectWrap<SpanStoreObject> {
                         InstanceMethod<&SpanStoreObject::Fill>("fill"), InstanceMethod<&SpanStoreObject::Check>("checkSuspect"),
                         InstanceMethod<&SpanStoreObject::Fail>("fail"), InstanceMethod<&SpanStoreObject::Flush>("flushClean"),
                         InstanceMethod<&SpanStoreObject::DisableDisk>("disableDisk"),
-                        InstanceMethod<&SpanStoreObject::Evict>("evict"), InstanceMethod<&SpanStoreObject::Wake>("wake"),
+                        InstanceMethod<&SpanStoreObject::Evict>("evict"),
+                        InstanceMethod<&SpanStoreObject::TryEvict>("tryEvict"),
+                        InstanceMethod<&SpanStoreObject::LeastRecent>("leastRecent"), InstanceMethod<&SpanStoreObject::Wake>("wake"),
                         InstanceMethod<&SpanStoreObject::Close>("close")});
   }
 
@@ -151,6 +153,7 @@ class SpanStoreObject : public Napi::ObjectWrap<SpanStoreObject> {
     in.next_window_offset = ToOffset(o.Get("nextWindowOffset"), "nextWindowOffset");
     in.digest = ToDigest(o.Get("digest"));
     in.discard = o.Get("discard").ToBoolean();
+    in.only_memory = o.Get("onlyMemory").ToBoolean();
     auto degraded = std::make_shared<std::string>();
     return AsyncTask::Run(
         info.Env(), [=] { return layer::FillSpan(*s, in, degraded.get()); },
@@ -182,6 +185,28 @@ class SpanStoreObject : public Napi::ObjectWrap<SpanStoreObject> {
     const layer::SpanRange range{Span(info, 0), Span(info, 1)};
     return AsyncTask::Run(
         info.Env(), [=] { return s->Evict(range); }, [](Napi::Env env) -> Napi::Value { return env.Undefined(); });
+  }
+  // tryEvict([span, …]) → Promise of the bytes given back. On a pool thread: a hole takes its time.
+  Napi::Value TryEvict(const Napi::CallbackInfo& info) {
+    auto s = Live(info.Env());
+    Napi::Array list = info[0].As<Napi::Array>();
+    std::vector<uint64_t> spans;
+    for (uint32_t i = 0; i < list.Length(); i++) spans.push_back(ToU64(list.Get(i), "span"));
+    auto freed = std::make_shared<uint64_t>(0);
+    return AsyncTask::Run(
+        info.Env(), [=] { return s->TryEvict(spans, freed.get()); },
+        [freed](Napi::Env env) -> Napi::Value { return Napi::Number::New(env, static_cast<double>(*freed)); });
+  }
+  // leastRecent(count) → [span, used, bytes, …]
+  Napi::Value LeastRecent(const Napi::CallbackInfo& info) {
+    Napi::Array out = Napi::Array::New(info.Env());
+    uint32_t n = 0;
+    for (const layer::SpanUse& use : Live(info.Env())->LeastRecent(ToU64(info[0], "count"))) {
+      out.Set(n++, static_cast<double>(use.span));
+      out.Set(n++, static_cast<double>(use.used));
+      out.Set(n++, static_cast<double>(use.bytes));
+    }
+    return out;
   }
   // wake(first, last) → whether all of them are present.
   Napi::Value Wake(const Napi::CallbackInfo& info) {

@@ -92,7 +92,7 @@ Status FillSpan(SpanStore& store, const FillInput& in, std::string* degraded) {
   if (in.span >= store.span_count()) return Status::Usage("span number out of range");
   if (in.discard) return FillTo(store, in, Target::kMemory);
   Target target;
-  if (Status s = store.BeginSpan(in.span, &target); !s.ok()) return s;
+  if (Status s = store.BeginSpan(in.span, &target, in.only_memory); !s.ok()) return s;
   if (target == Target::kNone) {  // another process was faster; it woke nobody here
     store.Wake({in.span, in.span});
     return Status::Ok();

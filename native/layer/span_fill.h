@@ -22,6 +22,7 @@ struct FillInput {
   int64_t next_window_offset = -1;  // of the next checkpoint's window; -1: none
   std::optional<std::array<uint8_t, 32>> digest;  // sha256 of the uncompressed span
   bool discard = false;    // only check: nothing is written or committed
+  bool only_memory = false;  // there is no room for it on disk just now
 };
 
 // On success `degraded` tells why the disk cache was given up, if it was just now (full, read-only).

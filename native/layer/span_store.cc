@@ -53,6 +53,7 @@ Status SpanStore::Open(Options o, std::shared_ptr<SpanStore>* out) {
   s->disk_ok_ = s->data_fd_ >= 0;
   s->memory_limit_ = o.memory_bytes;
   s->memory_state_ = std::make_unique<std::atomic<uint8_t>[]>(s->span_count());
+  s->used_ = std::make_unique<std::atomic<uint32_t>[]>(s->span_count());
   if (Status st = s->MapSpans(o); !st.ok()) return st;
   *out = std::move(s);
   return Status::Ok();
@@ -197,6 +198,7 @@ Status SpanStore::Read(uint64_t offset, size_t size, uint8_t* buf, bool* ready, 
     }
     std::atomic_thread_fence(std::memory_order_seq_cst);
     if (at == end && EvictGeneration() == disk_gen && memory_generation_.load(std::memory_order_acquire) == mem_gen) {
+      NoteUse({first, last});
       *ready = true;
       return Status::Ok();
     }

@@ -44,6 +44,13 @@ struct SpanRange {
   uint64_t first = 0, last = 0;  // inclusive
 };
 
+// When a span was last read or written, by a clock that all stores of this process share.
+struct SpanUse {
+  uint64_t span = 0;
+  uint32_t used = 0;
+  uint64_t bytes = 0;
+};
+
 enum class Target {
   kData,
   kMemory,
@@ -97,7 +104,8 @@ class SpanStore {
   // checked after they are written, so a second one could put wrong bytes under a state that says "present".
   // Target kNone: the span is present, there is nothing to write or abort. `busy`, of any of the three: the span is written already or was evicted meanwhile, or memory is full of spans that
   // are being written; Begin again in a moment. After a failed Begin or Commit there is nothing to abort.
-  Status BeginSpan(uint64_t span, Target* target);
+  // `only_memory`: there is no room for it on disk just now.
+  Status BeginSpan(uint64_t span, Target* target, bool only_memory = false);
   Status WriteSpan(Target target, uint64_t span, uint64_t offset, const uint8_t* data, size_t size);
   Status CommitSpan(Target target, uint64_t span);
   void AbortSpan(Target target, uint64_t span);
@@ -110,6 +118,11 @@ class SpanStore {
   // Forgets [range]: states first, then the bytes of its whole pages. Readers notice by the generation; writers of this
   // process fail with `busy`, those of others are waited for.
   Status Evict(SpanRange range);
+  // The least recently used spans of `data`, at most `count`, oldest first; those that somebody waits for are left out.
+  std::vector<SpanUse> LeastRecent(size_t count);
+  // As Evict, of single spans and without waiting: spans that somebody waits for, or that are being written here or in another
+  // process, stay. `freed` counts the bytes of holes that were made.
+  Status TryEvict(const std::vector<uint64_t>& spans, uint64_t* freed);
   Status ReadRaw(uint64_t span, uint64_t offset, uint8_t* buf, size_t size) const;  // from `data`, whatever the state
 
   // Flushes `data`, then marks the header clean if no other process uses it. The last call on a store.
@@ -127,6 +140,8 @@ class SpanStore {
   std::atomic<uint8_t>& StateByte(uint64_t span) const;
   uint64_t EvictGeneration() const;
   Status MarkClean();
+  void NoteUse(SpanRange range);
+  void NoteCommit(uint64_t span);
   int FdOf(uint64_t span) const;  // the file that has the span now, -1 for none
   // All below: REQUIRES(mutex_).
   void TakeReady(SpanRange range, std::vector<std::shared_ptr<Waiter>>* out);
@@ -137,6 +152,9 @@ class SpanStore {
   void EndWriting(Target target, uint64_t span);
   void Discard(Target target, uint64_t span);
   Status Clear(SpanRange range);
+  bool Awaited(uint64_t span) const;
+  bool TryLockSpan(uint64_t span);
+  Status PunchSpan(uint64_t span, std::vector<uint64_t>* locked, uint64_t* punched);
 
   std::vector<uint64_t> out_;
   int data_fd_ = -1, spans_fd_ = -1, memory_fd_ = -1;
@@ -156,6 +174,7 @@ class SpanStore {
   std::deque<uint64_t> memory_order_;                 // GUARDED_BY(mutex_): spans in memory, oldest first
   uint64_t memory_used_ = 0, memory_limit_ = 0;       // GUARDED_BY(mutex_); spans that are being written count
   std::unique_ptr<std::atomic<uint8_t>[]> memory_state_;
+  std::unique_ptr<std::atomic<uint32_t>[]> used_;     // for LeastRecent
   std::atomic<uint64_t> memory_generation_{0};        // raised before a span's bytes leave memory
 };
 

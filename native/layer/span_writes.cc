@@ -79,11 +79,11 @@ void SpanStore::UnlockSpan(uint64_t span) {
   if (spans_fd_ >= 0) SetLock(spans_fd_, F_OFD_SETLK, F_UNLCK, SpanLockByte(span));
 }
 
-Status SpanStore::BeginSpan(uint64_t span, Target* target) {
+Status SpanStore::BeginSpan(uint64_t span, Target* target, bool only_memory) {
   std::lock_guard<std::mutex> g(mutex_);
   if (writing_.contains(span) || (evicting_ && evicting_->first <= span && span <= evicting_->last))
     return Status::Errno(EBUSY, "span " + std::to_string(span));
-  *target = disk_ok() ? Target::kData : Target::kMemory;
+  *target = disk_ok() && !only_memory ? Target::kData : Target::kMemory;
   if (*target == Target::kData && spans_fd_ >= 0 &&
       SetLock(spans_fd_, F_OFD_SETLK, F_WRLCK, SpanLockByte(span)) < 0) {
     if (errno != EAGAIN && errno != EACCES) return Status::Errno(errno, "lock span states");
@@ -135,6 +135,7 @@ Status SpanStore::CommitSpan(Target target, uint64_t span) {
       memory_order_.push_back(span);
       memory_state_[span].store(kPresent, std::memory_order_release);
     }
+    NoteCommit(span);
     EndWriting(target, span);
     TakeReady({span, span}, &ready);
   }

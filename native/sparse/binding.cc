@@ -1,5 +1,6 @@
 #include "sparse.h"
 
+#include "../base/async.h"
 #include "../base/napi_util.h"
 
 namespace ocifs {
@@ -39,6 +40,15 @@ Napi::Value MemoryFile(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), fd);
 }
 
+// treeUsage(path) → Promise of bytes. On a pool thread: one stat a file.
+Napi::Value TreeUsage(const Napi::CallbackInfo& info) {
+  const std::string path = info[0].ToString().Utf8Value();
+  auto bytes = std::make_shared<uint64_t>(0);
+  return AsyncTask::Run(
+      info.Env(), [=] { return sparse::TreeUsage(path, bytes.get()); },
+      [bytes](Napi::Env env) -> Napi::Value { return Napi::Number::New(env, static_cast<double>(*bytes)); });
+}
+
 }  // namespace
 
 void InitSparse(Napi::Env env, Napi::Object exports) {
@@ -46,6 +56,7 @@ void InitSparse(Napi::Env env, Napi::Object exports) {
   exports.Set("punchHole", Napi::Function::New(env, PunchHole));
   exports.Set("tryLock", Napi::Function::New(env, TryLock));
   exports.Set("unlock", Napi::Function::New(env, Unlock));
+  exports.Set("treeUsage", Napi::Function::New(env, TreeUsage));
   exports.Set("memoryFile", Napi::Function::New(env, MemoryFile));
 }
 }  // namespace ocifs

@@ -2,6 +2,7 @@
 // file (OFD), so they work between processes and vanish with them.
 #pragma once
 #include <cstdint>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -21,5 +22,9 @@ Status Unlock(int fd, uint64_t begin, uint64_t end);
 
 // An unlinked file in memory of this size (all holes).
 Status MemoryFile(uint64_t size, int* fd);
+
+// Bytes that the files and directories at and below `path` take up on their disk, in blocks and delayed allocations included;
+// 0 when there is nothing.
+Status TreeUsage(const std::string& path, uint64_t* bytes);
 
 }  // namespace ocifs::sparse

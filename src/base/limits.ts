@@ -87,4 +87,6 @@ export const limits = {
   tagRecordBytes: 4 << 10,
   /** How long a mount that knows what a tag last meant waits for the registry before it does without: users expect seconds. */
   tagCheckMs: 5_000,
+  /** Processes that share one cache directory: each has 16 bytes in its file of reservations, which every reservation reads. */
+  cacheProcesses: 1024,
 } as const;

@@ -5,43 +5,68 @@ import { ensureDirectory } from "../base/ensure-directory.js";
 import { messageOf, OcifsError } from "../base/errors.js";
 import { dataRanges } from "../native/sparse.js";
 import { algorithmOf, type Digest, hexOf } from "../oci/digest.js";
+import { BlobUse } from "./blob-use.js";
 import { CACHE_BLOCK_BYTES } from "./compressed-file.js";
 import { type CacheRoom, unlimitedRoom } from "./room.js";
+import { SharedRoom } from "./shared-room.js";
+
+/** Where the processes that share the cache agree on its limit. */
+export const RESERVATIONS_FILE = "reservations";
 
 /**
  * The directory that every mount of this user shares. Layout: docs/FORMATS.md. Files are 0600 and directories 0700:
  * a layer may hold what its registry shows only to some.
  */
-export class CacheDirectory {
+export class CacheDirectory implements AsyncDisposable {
   readonly path: string;
   /** Why nothing is kept on disk, or undefined when the cache works. Reads succeed either way. */
   readonly unusable: string | undefined;
   /** Asked before bytes are written below this directory. */
-  readonly room: CacheRoom = unlimitedRoom;
+  readonly room: CacheRoom;
+  readonly #shared: SharedRoom | undefined;
+  readonly #uses = new Map<Digest, Promise<BlobUse>>();
 
-  private constructor(path: string, unusable: string | undefined) {
+  private constructor(path: string, unusable: string | undefined, shared: SharedRoom | undefined) {
     this.path = path;
     this.unusable = unusable;
+    this.#shared = shared;
+    this.room = shared ?? unlimitedRoom;
   }
 
-  /** Creates the directory and checks that it can hold sparse files; never fails for a cache that cannot be used. */
-  static async open(path: string): Promise<CacheDirectory> {
+  /**
+   * Creates the directory and checks that it can hold sparse files; never fails for a cache that cannot be used, which is
+   * also one whose limit cannot be kept. `limitBytes` is what everything below it may take up on disk.
+   */
+  static async open(path: string, options: { readonly limitBytes?: number } = {}): Promise<CacheDirectory> {
     const absolute = resolve(path);
     try {
       await ensureDirectory(absolute, 0o700);
       await access(absolute, constants.W_OK);
       await checkHoles(absolute);
-      return new CacheDirectory(absolute, undefined);
+      const shared = await SharedRoom.open(absolute, join(absolute, RESERVATIONS_FILE), options.limitBytes);
+      return new CacheDirectory(absolute, undefined, shared);
     } catch (error) {
-      return new CacheDirectory(absolute, messageOf(error));
+      return new CacheDirectory(absolute, messageOf(error), undefined);
     }
   }
 
-  /** `blobs/<algorithm>/<hex>`, keyed by blob digest: shared by all images, tags and mounts. Created when missing. */
+  /** The blob's directory, created when missing, and nobody removes it until the use is closed. */
+  async useBlob(digest: Digest): Promise<BlobUse> {
+    return await BlobUse.open(this.#blobPath(digest));
+  }
+
+  /**
+   * `blobs/<algorithm>/<hex>`, keyed by blob digest: shared by all images, tags and mounts. Created when missing, and in use
+   * until this object is closed.
+   */
   async blobDirectory(digest: Digest): Promise<string> {
-    const path = join(this.path, "blobs", algorithmOf(digest), hexOf(digest));
-    await ensureDirectory(path, 0o700);
-    return path;
+    let use = this.#uses.get(digest);
+    if (!use) {
+      use = this.useBlob(digest);
+      this.#uses.set(digest, use);
+      use.catch(() => this.#uses.delete(digest));
+    }
+    return (await use).path;
   }
 
   /** `images/<algorithm>/<hex>` for what is known of a manifest or an image index; not created here. */
@@ -52,6 +77,17 @@ export class CacheDirectory {
   /** `indexes/<algorithm>/<hex>` for the index files of one layer; not created here. */
   indexPath(digest: Digest): string {
     return join(this.path, "indexes", algorithmOf(digest), hexOf(digest));
+  }
+
+  /** Gives back what was reserved and not written. Close after everything that was opened in it. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const use of this.#uses.values()) await (await use)[Symbol.asyncDispose]();
+    this.#uses.clear();
+    await this.#shared?.[Symbol.asyncDispose]();
+  }
+
+  #blobPath(digest: Digest): string {
+    return join(this.path, "blobs", algorithmOf(digest), hexOf(digest));
   }
 }
 

@@ -5,6 +5,12 @@ import { closeFd, openFd, sizeOfFd, truncateFd, writeFully } from "./raw-file.js
 /** Unit of presence: whole blocks are written or nothing, so SEEK_DATA never reports a block that is half there. */
 export const CACHE_BLOCK_BYTES = 4096;
 
+/**
+ * Locks by which readers keep bytes from being given up lie this far behind the bytes, so that they do not meet those of who
+ * fetches. Above any blob's size, below 2^53.
+ */
+const READ_LOCK_OFFSET = 2 ** 52;
+
 /** Rounds outward to cache blocks; the end stays inside the file. */
 export function alignToBlocks(range: ByteRange, sizeBytes: number): ByteRange {
   return {
@@ -48,6 +54,16 @@ export class CompressedFile implements AsyncDisposable {
     return new CompressedFile(fd, sizeBytes, true);
   }
 
+  /** The file as it is, whatever its size; undefined when there is none. */
+  static async openExisting(path: string): Promise<CompressedFile | undefined> {
+    const fd = await openFd(path, "update").catch((error: unknown) => {
+      const cause = error instanceof OcifsError ? (error.cause as NodeJS.ErrnoException | undefined) : undefined;
+      if (cause?.code === "ENOENT") return undefined;
+      throw error;
+    });
+    return fd === undefined ? undefined : new CompressedFile(fd, await sizeOfFd(fd), true);
+  }
+
   /** A file in memory, for when the disk cannot be written. Whoever fills it also punches it. */
   static openInMemory(sizeBytes: number): CompressedFile {
     return new CompressedFile(openMemoryFile(sizeBytes), sizeBytes, false);
@@ -65,13 +81,18 @@ export class CompressedFile implements AsyncDisposable {
     return out;
   }
 
+  /** The parts of `range` that are there, in order. */
+  present(range: ByteRange): ByteRange[] {
+    return dataRanges(this.fd, range.begin, range.end);
+  }
+
   has(range: ByteRange): boolean {
     return this.missing(range).length === 0;
   }
 
   /** Bytes that are there. */
   presentBytes(): number {
-    return dataRanges(this.fd, 0, this.sizeBytes).reduce((sum, r) => sum + r.end - r.begin, 0);
+    return this.present({ begin: 0, end: this.sizeBytes }).reduce((sum, r) => sum + r.end - r.begin, 0);
   }
 
   /** Forgets the blocks that `range` touches. */
@@ -92,6 +113,41 @@ export class CompressedFile implements AsyncDisposable {
 
   unlock(range: ByteRange): void {
     if (this.onDisk) unlock(this.fd, range.begin, range.end);
+  }
+
+  /** Keeps other processes from giving up bytes that this one reads. False while one of them is about to. */
+  tryReadLock(range: ByteRange): boolean {
+    return !this.onDisk || tryLock(this.fd, READ_LOCK_OFFSET + range.begin, READ_LOCK_OFFSET + range.end, "shared");
+  }
+
+  readUnlock(range: ByteRange): void {
+    if (this.onDisk) unlock(this.fd, READ_LOCK_OFFSET + range.begin, READ_LOCK_OFFSET + range.end);
+  }
+
+  /** Discards `range`, whole blocks, unless another process reads of it. REQUIRES that nobody does in this one. */
+  tryDiscard(range: ByteRange): boolean {
+    const { begin, end } = alignToBlocks(range, this.sizeBytes);
+    if (begin >= end) return true;
+    if (this.onDisk && !tryLock(this.fd, READ_LOCK_OFFSET + begin, READ_LOCK_OFFSET + end, "exclusive")) return false;
+    this.discard({ begin, end });
+    this.readUnlock({ begin, end });
+    return true;
+  }
+
+  /**
+   * Gives back the blocks that lie inside `range`, unless another process reads or fetches any of them; how many bytes.
+   * REQUIRES that nobody does in this process.
+   */
+  tryGiveUp(range: ByteRange): number {
+    const begin = Math.ceil(range.begin / CACHE_BLOCK_BYTES) * CACHE_BLOCK_BYTES;
+    const end =
+      range.end === this.sizeBytes ? range.end : Math.floor(range.end / CACHE_BLOCK_BYTES) * CACHE_BLOCK_BYTES;
+    if (begin >= end || !this.tryLock({ begin, end })) return 0;
+    try {
+      return this.tryDiscard({ begin, end }) ? end - begin : 0;
+    } finally {
+      this.unlock({ begin, end });
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

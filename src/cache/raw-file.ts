@@ -3,11 +3,13 @@ import { OcifsError } from "../base/errors.js";
 
 /**
  * Plain descriptors for files that are handed to native code: a FileHandle would close them when it is collected.
- * "create" opens for reading and writing and makes the file (0600) when it is missing.
+ * "update" opens for reading and writing; "create" also makes the file (0600) when it is missing.
  */
-export function openFd(path: string, mode: "read" | "create"): Promise<number> {
+export function openFd(path: string, mode: "read" | "update" | "create"): Promise<number> {
   // No O_TRUNC: another process may be using the file.
-  const flags = mode === "read" ? constants.O_RDONLY : constants.O_RDWR | constants.O_CREAT;
+  const flags = { read: constants.O_RDONLY, update: constants.O_RDWR, create: constants.O_RDWR | constants.O_CREAT }[
+    mode
+  ];
   return new Promise((resolve, reject) => open(path, flags, 0o600, settle(resolve, reject, `open ${path}`)));
 }
 

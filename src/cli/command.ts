@@ -38,6 +38,18 @@ export function defineCommand<Args>(command: OcifsCommand<Args>): RegisteredComm
   };
 }
 
+/** Subcommands behind one word, such as `cache du` and `cache gc`; yargs tells commands apart by their first word only. */
+export function defineGroup(word: string, describe: string, commands: readonly RegisteredCommand[]): RegisteredCommand {
+  return {
+    register: (yargs, context) =>
+      yargs.command(word, describe, (group) =>
+        commands
+          .reduce((registered, command) => command.register(registered, context), group)
+          .demandCommand(1, `no command of "${word}" given`),
+      ),
+  };
+}
+
 /** What the options shared by all subcommands that reach a registry come out as. */
 export interface RegistryArguments {
   insecure: boolean;

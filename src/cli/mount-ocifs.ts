@@ -81,6 +81,7 @@ async function toMountConfig(request: MountRequest, mountpoint: string): Promise
     ...(o.zinfo === undefined ? {} : { zinfo: resolve(o.zinfo) }),
     driver: o.driver,
     cacheDir: resolve(o.cacheDir ?? defaultCacheDirectory()),
+    ...(o.cacheSizeBytes === undefined ? {} : { cacheSizeBytes: o.cacheSizeBytes }),
     onError: o.onError,
     timeoutMs: o.timeoutMs,
     verify: o.verify,

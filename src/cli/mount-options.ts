@@ -212,7 +212,7 @@ export const optionTable: readonly OptionRow[] = [
   row("cachesize", "cacheSizeBytes", (text, key) => parseSizeBytes(wanted(text, key), key), {
     placeholder: "SIZE",
     defaultText: "no limit",
-    help: "most bytes the cache may hold; refused by this version",
+    help: "most bytes the cache may take up on disk, such as 10G; the smallest of all mounts that share it holds",
   }),
   row("onerror", "onError", oneOf(errorPolicies), {
     placeholder: errorPolicies.join("|"),

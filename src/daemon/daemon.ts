@@ -140,6 +140,7 @@ function describe(
     mountedAt: more.mountedAt,
     bytesFetched: layers.reduce((sum, { status }) => sum + status.fetchedBytes, 0),
     bytesTotal: layers.reduce((sum, { status }) => sum + status.blobBytes, 0),
+    cacheSizeBytes: config.cacheSizeBytes ?? null,
     layers: layers.map((layer) => layer.status),
     requests: stats.requests,
     reads: stats.reads,

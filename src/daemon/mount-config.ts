@@ -18,6 +18,7 @@ export interface MountConfig {
   readonly zinfo?: string;
   readonly driver: "auto" | "fuse" | "erofs" | "fanotify" | "fuse-native";
   readonly cacheDir: string;
+  readonly cacheSizeBytes?: number;
   readonly onError: "eio" | "retry";
   readonly timeoutMs: number;
   readonly verify: "blob" | "span" | "none";

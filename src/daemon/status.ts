@@ -15,6 +15,8 @@ export interface MountStatus {
   readonly bytesFetched: number;
   /** Compressed size of all layers. */
   readonly bytesTotal: number;
+  /** What this mount was told that its cache may take up on disk; null when it was told nothing. */
+  readonly cacheSizeBytes: number | null;
   readonly layers: readonly LayerStatus[];
   readonly requests: number;
   readonly reads: number;

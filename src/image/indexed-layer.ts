@@ -12,6 +12,7 @@ import { EqualSpanTable } from "../layer/equal-span-table.js";
 import { GzipSpanTable } from "../layer/gzip-span-table.js";
 import type { SpanTable } from "../layer/span-table.js";
 import type { ErofsImage } from "../native/erofs.js";
+import type { LayerEncoding } from "../oci/media-types.js";
 import type { SourceLayer } from "./open-source.js";
 import { openTarindexCopy } from "./tarindex-memory.js";
 
@@ -141,8 +142,18 @@ function checkTarindex(tree: ErofsImage, index: LoadedIndex): number {
   return tarBytes;
 }
 
+/** What its division into spans depends on, beside the index. */
+export interface DividedLayer {
+  readonly blob: { readonly digest: string; readonly sizeBytes: number };
+  readonly encoding: LayerEncoding | undefined;
+}
+
 /** How the layer is divided into spans. `tarBytes`: from the tree; needed where no JSON says it. */
-export async function openLayerTable({ layer, index }: LayerIndex, cleanup: Cleanup, tarBytes = 0): Promise<SpanTable> {
+export async function openLayerTable(
+  { layer, index }: { readonly layer: DividedLayer; readonly index: LoadedIndex },
+  cleanup: Cleanup,
+  tarBytes = 0,
+): Promise<SpanTable> {
   const { manifest, zinfoPath } = index;
   const encoding = manifest?.blob.encoding ?? layer.encoding ?? (zinfoPath === undefined ? "tar" : "gzip");
   const sizeBytes = manifest?.tar.sizeBytes ?? tarBytes;

@@ -26,6 +26,8 @@ export interface MountableImageOptions extends SourceOptions, LayerChoice, Index
   readonly cacheDir: string;
   /** See MetadataCache. */
   readonly tagAnswer?: Promise<TagAnswer | undefined>;
+  /** What the cache may take up on disk; without it only the limits of others count. */
+  readonly cacheSizeBytes?: number;
 }
 
 /** A tree with the layers that its files lie in. */
@@ -60,7 +62,8 @@ export async function openMountableImage(
 ): Promise<MountableImage> {
   const cleanup = new Cleanup();
   try {
-    const cache = await CacheDirectory.open(options.cacheDir);
+    const limit = options.cacheSizeBytes === undefined ? {} : { limitBytes: options.cacheSizeBytes };
+    const cache = cleanup.add(await CacheDirectory.open(options.cacheDir, limit));
     const { tagAnswer } = options;
     const kept = { cache, log, ...(tagAnswer === undefined ? {} : { tagAnswer }) };
     const source = cleanup.add(await OpenSource.open(options, signal, kept));

@@ -23,6 +23,7 @@ export class CachedLayerDevice implements LayerDevice {
     const size = Math.max(0, Math.min(length, this.sizeBytes - offset));
     const bytes = new Uint8Array(size);
     if (size === 0) return bytes;
+    using _ = this.#fetcher.hold(this.#store.spanAt(offset), this.#store.spanAt(offset + size - 1));
     for (let tries = 0; tries < MAX_TRIES; tries++) {
       const missing = await this.#store.read(offset, bytes);
       if (missing === true) return bytes;

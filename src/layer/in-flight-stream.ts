@@ -4,6 +4,7 @@ import type { BlobSource } from "../blob/blob-source.js";
 import { checkRange } from "../blob/range.js";
 import type { CompressedFile } from "../cache/compressed-file.js";
 import { readAt } from "../cache/raw-file.js";
+import type { CacheRoom } from "../cache/room.js";
 import type { ByteRange } from "../native/sparse.js";
 import { algorithmOf, hasherOf } from "../oci/digest.js";
 import { LinkedSignal, waitShared } from "../registry/abort.js";
@@ -97,10 +98,12 @@ export class InFlightStream implements AsyncDisposable {
   #hashedAtDiscards = 0;
 
   /** A stream of its own. Takes over neither the source nor the file. */
-  static open(options: InFlightStreamOptions & { source: BlobSource; file: CompressedFile }): InFlightStream {
+  static open(
+    options: InFlightStreamOptions & { source: BlobSource; file: CompressedFile; room?: CacheRoom },
+  ): InFlightStream {
     // A disk that cannot be written ends the run, and a run says when it is complete.
     const events = { onDegraded: () => undefined, onComplete: () => undefined };
-    return new InFlightStream(new RangeFetcher(options.source, options.file, events), true, options);
+    return new InFlightStream(new RangeFetcher(options.source, options.file, events, options.room), true, options);
   }
 
   /** A stream that shares the transfers of a layer that is open for reading. Does not take over the fetcher; close it before. */
@@ -244,6 +247,8 @@ export class InFlightStream implements AsyncDisposable {
   }
 
   async #produce(state: Run): Promise<void> {
+    // A whole blob is wanted: a beginning that gives way to the end would be fetched for ever.
+    using _ = this.#fetcher.pin();
     const buffer = Buffer.allocUnsafe(Math.min(HASH_CHUNK_BYTES, this.sizeBytes));
     for (;;) {
       state.throwIfFailed();

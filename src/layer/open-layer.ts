@@ -2,13 +2,17 @@ import { join } from "node:path";
 import { messageOf, OcifsError } from "../base/errors.js";
 import type { Log } from "../base/log.js";
 import type { BlobSource } from "../blob/blob-source.js";
+import type { BlobUse } from "../cache/blob-use.js";
 import { bootId, type CacheDirectory } from "../cache/cache-directory.js";
 import { CompressedFile } from "../cache/compressed-file.js";
 import { closeFd, openFd, readAt, truncateFd } from "../cache/raw-file.js";
+import { unlimitedRoom } from "../cache/room.js";
+import type { WholeFile } from "../cache/verified-marks.js";
 import { SpanStore } from "../native/layer.js";
 import { hasherOf } from "../oci/digest.js";
 import { CachedLayerDevice } from "./cached-layer-device.js";
 import { fetchSizes } from "./fetch-sizes.js";
+import { LayerEviction } from "./layer-eviction.js";
 import { RangeFetcher } from "./range-fetcher.js";
 import { SpanFetcher } from "./span-fetcher.js";
 import type { SpanProvider } from "./span-provider.js";
@@ -16,6 +20,16 @@ import type { SpanTable } from "./span-table.js";
 import { StreamSpans } from "./stream-spans.js";
 
 const HASH_CHUNK_BYTES = 1 << 20;
+
+/** What opening a layer adds to the cache beside its states: directories, names, the header. */
+const OPENING_BYTES = 32 << 10;
+
+/** A layer's files in the cache, and the mark that they are in use. */
+interface DiskCache {
+  readonly use: BlobUse;
+  readonly compressed: CompressedFile;
+  readonly dataName: WholeFile;
+}
 
 export interface OpenLayerOptions {
   readonly source: BlobSource;
@@ -46,36 +60,55 @@ export class OpenLayer implements AsyncDisposable {
   readonly device: CachedLayerDevice;
   readonly #fetcher: RangeFetcher;
   readonly #compressed: CompressedFile | undefined;
+  readonly #use: BlobUse | undefined;
+  readonly #eviction: Disposable | undefined;
   readonly #log: Log;
   readonly #closing = new AbortController();
   #checking: Promise<void> | undefined;
   #closed: Promise<void> | undefined;
   #problem: string | undefined;
 
-  private constructor(o: OpenLayerOptions, store: SpanStore, compressed: CompressedFile | undefined) {
+  private constructor(o: OpenLayerOptions, store: SpanStore, disk: DiskCache | undefined) {
+    const compressed = disk?.compressed;
+    const room = disk?.use.room(o.cache.room) ?? unlimitedRoom;
+    this.#use = disk?.use;
     this.source = o.source;
     this.store = store;
     this.#compressed = compressed;
     this.#log = o.log;
-    this.#fetcher = new RangeFetcher(o.source, compressed, {
-      onDegraded: (reason) => this.#degraded(reason),
+    const events = {
+      onDegraded: (reason: string) => this.#degraded(reason),
       onComplete: () => {
         if (o.checkBlob && compressed) this.#checking = this.#checkBlob(compressed);
       },
-    });
+    };
+    this.#fetcher = new RangeFetcher(o.source, compressed, events, room);
     const spans = {
       table: o.table,
       store,
       fetcher: this.#fetcher,
+      room,
       onDegraded: (reason: string) => this.#degraded(reason),
       onRefetch: (span: number, reason: string) =>
         this.#log.warn("cached bytes are wrong, fetching them again", { span, reason }),
+      onNoRoom: () => this.#log.debug("the cache's limit leaves no room; a span stays in memory"),
     };
     this.spans =
       o.table.encoding === "zstd"
         ? new StreamSpans({ ...spans, sizeBytes: o.source.sizeBytes })
         : new SpanFetcher({ ...spans, checkWindows: o.checkWindows });
     this.device = new CachedLayerDevice(store, this.spans);
+    if (disk) {
+      const eviction = new LayerEviction({
+        directory: disk.use.path,
+        dataName: disk.dataName,
+        table: o.table,
+        store,
+        fetcher: this.#fetcher,
+        spans: this.spans,
+      });
+      this.#eviction = o.cache.room.register(eviction);
+    }
   }
 
   /** Takes over the source, also when it fails. A cache that cannot be used costs speed, not the layer. */
@@ -89,11 +122,14 @@ export class OpenLayer implements AsyncDisposable {
     let reason = o.cache.unusable ?? "unknown";
     if (o.cache.unusable === undefined) {
       try {
+        using room = await o.cache.room.reserve(OPENING_BYTES + o.table.spanCount);
+        if (!room) throw new OcifsError("no-space", "the cache's limit leaves no room for one layer more");
         const files = await openCacheFiles(o);
         try {
-          return new OpenLayer(o, new SpanStore({ ...common, ...files.fds }), files.compressed);
+          return new OpenLayer(o, new SpanStore({ ...common, ...files.fds }), files);
         } catch (error) {
           await files.compressed[Symbol.asyncDispose]();
+          await files.use[Symbol.asyncDispose]();
           throw error;
         }
       } catch (error) {
@@ -125,6 +161,7 @@ export class OpenLayer implements AsyncDisposable {
 
   async #close(): Promise<void> {
     this.#closing.abort();
+    this.#eviction?.[Symbol.dispose]();
     // In this order: decoders read from the fetcher's files.
     await this.spans[Symbol.asyncDispose]();
     await this.#fetcher[Symbol.asyncDispose]();
@@ -137,6 +174,7 @@ export class OpenLayer implements AsyncDisposable {
     }
     this.store.close();
     await this.#compressed?.[Symbol.asyncDispose]();
+    await this.#use?.[Symbol.asyncDispose]();
     await this.source[Symbol.asyncDispose]();
   }
 
@@ -153,7 +191,10 @@ export class OpenLayer implements AsyncDisposable {
       const buffer = Buffer.alloc(HASH_CHUNK_BYTES);
       for (let at = 0; at < file.sizeBytes; ) {
         if (this.#closing.signal.aborted) return;
-        const n = await readAt(file.fd, buffer, at);
+        const lease = this.#fetcher.leaseIfThere({ begin: at, end: Math.min(file.sizeBytes, at + buffer.length) });
+        // Some of it was given up meanwhile: it is checked when it is complete again.
+        if (!lease) return;
+        const n = await readAt(file.fd, buffer, at).finally(() => lease.release());
         if (n === 0) throw new OcifsError("io", `cache file of ${this.source.digest}: it ends at ${at}`);
         hash.update(buffer.subarray(0, n));
         at += n;
@@ -186,21 +227,25 @@ export class OpenLayer implements AsyncDisposable {
  */
 async function openCacheFiles(
   o: OpenLayerOptions,
-): Promise<{ compressed: CompressedFile; fds: { dataFd: number; spansFd: number } }> {
-  const directory = await o.cache.blobDirectory(o.source.digest);
+): Promise<DiskCache & { readonly fds: { dataFd: number; spansFd: number } }> {
+  const use = await o.cache.useBlob(o.source.digest);
+  const directory = use.path;
   const key = Buffer.from(o.table.partition).toString("hex").slice(0, 16);
+  const dataName: WholeFile = `data-${key}`;
   const sizeBytes = o.table.outStarts.at(-1) ?? 0;
-  const compressed = await CompressedFile.open(join(directory, "compressed"), o.source.sizeBytes);
   const opened: number[] = [];
+  let compressed: CompressedFile | undefined;
   try {
-    const dataFd = await openFd(join(directory, `data-${key}`), "create");
+    compressed = await CompressedFile.open(join(directory, "compressed"), o.source.sizeBytes);
+    const dataFd = await openFd(join(directory, dataName), "create");
     opened.push(dataFd);
     await truncateFd(dataFd, sizeBytes);
     const spansFd = await openFd(join(directory, `spans-${key}`), "create");
-    return { compressed, fds: { dataFd, spansFd } };
+    return { use, compressed, dataName, fds: { dataFd, spansFd } };
   } catch (error) {
     for (const fd of opened) await closeFd(fd);
-    await compressed[Symbol.asyncDispose]();
+    await compressed?.[Symbol.asyncDispose]();
+    await use[Symbol.asyncDispose]();
     throw error;
   }
 }

@@ -1,28 +1,26 @@
+import { setMaxListeners } from "node:events";
 import { setTimeout as delay } from "node:timers/promises";
 import { OcifsError, throwIfAborted } from "../base/errors.js";
 import type { BlobSource } from "../blob/blob-source.js";
-import { alignToBlocks, CompressedFile, isCacheWriteFailure } from "../cache/compressed-file.js";
+import { alignToBlocks, type CompressedFile, isCacheWriteFailure } from "../cache/compressed-file.js";
+import { type CacheRoom, unlimitedRoom } from "../cache/room.js";
 import type { ByteRange } from "../native/sparse.js";
 import { LinkedSignal } from "../registry/abort.js";
 import { fetchSizes } from "./fetch-sizes.js";
+import { type Lease, Leases } from "./leases.js";
 import type { Pace } from "./pace.js";
 import { joinClose, subtract } from "./range-arithmetic.js";
-import { Transfer, type TransferPriority } from "./transfer.js";
+import { extendLock, patienceFor, Transfer, type TransferPriority } from "./transfer.js";
+import { TransferMemory } from "./transfer-memory.js";
+import { WriteBudget } from "./write-budget.js";
+
+export type { Lease } from "./leases.js";
 
 /** Between two looks at a range that another process is fetching. */
 const OTHER_PROCESS_POLL_MS = 20;
 
-/** Bytes that were written and are missing again this often: the file system does not keep them, or others want the memory. */
+/** Bytes that were written and are missing again this often: others want the room, or the file system does not keep them. */
 const MAX_TRIES_DISK = 4;
-const MAX_TRIES = 16;
-
-/** Compressed bytes that are there and stay until `release` is called. */
-export interface Lease {
-  readonly fd: number;
-  /** True when they are still there: ask after reading where other processes may discard them, since a hole reads as zeros. */
-  intact(): boolean;
-  release(): void;
-}
 
 export interface NeedOptions {
   /** A byte of the blob: the request may go on to there, as far as that is missing too. */
@@ -32,7 +30,7 @@ export interface NeedOptions {
   readonly priority?: TransferPriority | undefined;
   /** For prefetch. */
   readonly pace?: Pace | undefined;
-  /** Fail when the disk cannot be written, instead of going on in memory. */
+  /** Fail when the disk cannot be written or has no room, instead of going on in memory. */
   readonly diskOnly?: boolean | undefined;
   /** When it fires, what this call asked for is fetched no further than others wait for. */
   readonly giveUp?: AbortSignal | undefined;
@@ -55,20 +53,31 @@ export class RangeFetcher implements AsyncDisposable {
   readonly #events: RangeFetcherEvents;
   readonly #transfers = new Set<Transfer>();
   readonly #running = new Set<Promise<void>>();
-  readonly #leases = new Map<Lease, ByteRange>();
-  readonly #releaseWaiters: (() => void)[] = [];
+  readonly #leases = new Leases();
+  /** What calls of `need` wait for: given up by nobody here. */
+  readonly #awaited = new Set<ByteRange>();
+  readonly #room: CacheRoom;
   readonly #closing = new AbortController();
-  #memory: CompressedFile | undefined;
-  #memoryTransfers: Transfer[] = [];
+  readonly #memory: TransferMemory;
   #diskFailure: { error: unknown } | undefined;
   #discards = 0;
+  #pins = 0;
   #completeReported = false;
 
   /** Takes over neither the source nor the file. Without a file everything is kept in bounded memory. */
-  constructor(source: BlobSource, disk: CompressedFile | undefined, events: RangeFetcherEvents) {
+  constructor(
+    source: BlobSource,
+    disk: CompressedFile | undefined,
+    events: RangeFetcherEvents,
+    room: CacheRoom = unlimitedRoom,
+  ) {
     this.#source = source;
     this.#disk = disk;
     this.#events = events;
+    this.#room = room;
+    this.#memory = new TransferMemory(source);
+    // One for each transfer: no leak, as Node would warn of.
+    setMaxListeners(0, this.#closing.signal);
   }
 
   get source(): BlobSource {
@@ -95,44 +104,100 @@ export class RangeFetcher implements AsyncDisposable {
    */
   async need(range: ByteRange, options: NeedOptions = {}): Promise<Lease> {
     const wanted = alignToBlocks(range, this.#source.sizeBytes);
+    this.#awaited.add(wanted);
+    try {
+      return await this.#bring(wanted, options);
+    } finally {
+      this.#awaited.delete(wanted);
+    }
+  }
+
+  async #bring(wanted: ByteRange, options: NeedOptions): Promise<Lease> {
     const demand = options.priority !== "prefetch";
+    let roomLess = false;
     for (let tries = 0; ; ) {
       throwIfAborted(options.signal, "fetch");
       this.#throwIfClosed();
       const lease = this.#lease(wanted, options.diskOnly ?? false);
+      if (lease === "busy") {
+        await delay(OTHER_PROCESS_POLL_MS);
+        continue;
+      }
       if (lease) return lease;
       if (!demand && options.pace?.held) {
         using linked = new LinkedSignal(options.signal, this.#closing.signal);
         await options.pace.released(linked.signal);
         continue;
       }
-      if (tries >= MAX_TRIES_DISK && this.#disk && !this.#diskFailure) {
-        this.#degrade(new OcifsError("io", "cache file: bytes that were written to it are missing again"));
+      // Given up by others as fast as they come: this time without the disk.
+      if (tries >= MAX_TRIES_DISK) roomLess = true;
+      if (options.diskOnly && this.#disk && (this.#diskFailure || roomLess)) {
+        throw this.#diskFailure?.error ?? noRoom(this.#source);
       }
-      if (options.diskOnly && this.#diskFailure) throw this.#diskFailure.error;
-      const file = this.#disk && !this.#diskFailure ? this.#disk : this.#openMemory();
-      if (file !== this.#disk) this.#checkMemory(wanted, tries);
+      const onDisk = this.#disk && !this.#diskFailure && !roomLess ? this.#disk : undefined;
+      const file = onDisk ?? this.#memory.open(wanted, tries);
       if (demand && this.#source.rangesSupported) this.#claim(wanted);
       this.#startTransfers(file, wanted, options);
       const overlapping = [...this.#transfers].filter((t) => t.overlaps(wanted));
       // A rejection of any of them must be handled, also when another one rejected first.
       const reached = await Promise.all(overlapping.map((t) => t.reached(Math.min(t.end, wanted.end), options.signal)));
+      roomLess ||= overlapping.some((t) => t.refused);
       // What was left to others is no sign of trouble.
       if (reached.every(Boolean)) tries++;
     }
   }
 
+  /** The bytes of `range`, if they are all on disk: for reading what others may give up. */
+  leaseIfThere(range: ByteRange): Lease | undefined {
+    const lease = this.#disk && this.#leases.take(this.#disk, range);
+    if (lease && lease !== "busy") return lease;
+    // Others give it up, and nobody here has been told.
+    this.#completeReported = false;
+    return undefined;
+  }
+
+  /** Until disposal nothing is given up: for who needs all of the blob to be there at once. */
+  pin(): Disposable {
+    this.#pins += 1;
+    let held = true;
+    return {
+      [Symbol.dispose]: () => {
+        if (held) this.#pins -= 1;
+        held = false;
+      },
+    };
+  }
+
+  /**
+   * Gives the blocks inside `range` back to the disk, save those that anybody reads, waits for or fetches, here or in another
+   * process; how many bytes. Waits for nobody.
+   */
+  giveUp(range: ByteRange): number {
+    const disk = this.#disk;
+    if (!disk || this.#pins > 0) return 0;
+    const flying = [...this.#transfers].filter((t) => t.file === disk);
+    const kept = [
+      ...this.#leases.ranges,
+      ...this.#awaited,
+      ...flying.map((t) => ({ begin: t.frontier, end: Math.max(t.end, t.lockedEnd) })),
+    ].map((r) => alignToBlocks(r, disk.sizeBytes));
+    const freed = subtract(disk.present(range), kept).reduce((sum, part) => sum + disk.tryGiveUp(part), 0);
+    if (freed > 0) this.#discarded();
+    return freed;
+  }
+
   /** Forgets the blocks of `range`, because they turned out to be wrong; waits for leases of them, which must see no holes. */
   async discard(range: ByteRange): Promise<void> {
     const blocks = alignToBlocks(range, this.#source.sizeBytes);
-    while ([...this.#leases.values()].some((lease) => lease.begin < blocks.end && lease.end > blocks.begin)) {
-      await new Promise<void>((resolve) => this.#releaseWaiters.push(resolve));
+    for (;;) {
+      if (this.#leases.overlaps(blocks)) await this.#leases.nextRelease();
+      // All in one step: who looks at `discards` after reading sees either the bytes and the old count, or the new count.
+      else if (!this.#disk || this.#disk.tryDiscard(blocks)) break;
+      // Another process decodes from them.
+      else await delay(OTHER_PROCESS_POLL_MS, undefined, { signal: this.#closing.signal });
     }
-    // All in one step: who looks at `discards` after reading sees either the bytes and the old count, or the new count.
-    this.#disk?.discard(range);
-    this.#memory?.discard(range);
-    this.#discards += 1;
-    this.#completeReported = false;
+    this.#memory.file?.discard(range);
+    this.#discarded();
   }
 
   /** True when every byte of the blob is in the file on disk. */
@@ -144,24 +209,23 @@ export class RangeFetcher implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closing.abort(new OcifsError("aborted", "fetch: the layer is being closed"));
     await Promise.allSettled(this.#running);
-    await this.#memory?.[Symbol.asyncDispose]();
-    this.#memory = undefined;
+    await this.#memory[Symbol.asyncDispose]();
   }
 
   #throwIfClosed(): void {
     throwIfAborted(this.#closing.signal, "fetch");
   }
 
-  #lease(wanted: ByteRange, diskOnly: boolean): Lease | undefined {
-    const file = (diskOnly ? [this.#disk] : [this.#disk, this.#memory]).find((f) => f?.has(wanted));
-    if (!file) return undefined;
-    const release = () => {
-      this.#leases.delete(lease);
-      for (const resolve of this.#releaseWaiters.splice(0)) resolve();
-    };
-    const lease: Lease = { fd: file.fd, intact: () => file.has(wanted), release };
-    this.#leases.set(lease, wanted);
-    return lease;
+  #discarded(): void {
+    this.#discards += 1;
+    this.#completeReported = false;
+  }
+
+  #lease(wanted: ByteRange, diskOnly: boolean): Lease | "busy" | undefined {
+    const fromDisk = this.#disk && this.#leases.take(this.#disk, wanted);
+    if (fromDisk && fromDisk !== "busy") return fromDisk;
+    const memory = diskOnly ? undefined : this.#memory.file;
+    return (memory && this.#leases.take(memory, wanted)) ?? fromDisk;
   }
 
   /** Makes sure that what demand needs is not behind something slow: joins what is close to it, takes over the rest. */
@@ -189,8 +253,9 @@ export class RangeFetcher implements AsyncDisposable {
     const free = subtract(file.missing(wanted), flying);
     const parts = joinClose(free, flying);
     const tail = parts.at(-1);
-    // Memory is not for reading far ahead.
-    const growLimit = file === this.#disk ? this.#source.sizeBytes : wanted.end + fetchSizes.maxRangeBytes;
+    // Neither memory nor a small cache is for reading far ahead: what is not read soon would be given up again.
+    const growBytes = file === this.#disk ? this.#room.stepBytes : fetchSizes.maxRangeBytes;
+    const growLimit = file === this.#disk && this.#pins > 0 ? this.#source.sizeBytes : wanted.end + growBytes;
     const growTo = Math.min(options.growTo ?? 0, growLimit);
     if (tail && tail.end === wanted.end && growTo > tail.end) {
       // As far as nothing of it is here or on its way.
@@ -214,7 +279,10 @@ export class RangeFetcher implements AsyncDisposable {
       },
       (error: unknown) => {
         this.#transfers.delete(transfer);
-        if (file === this.#disk && isCacheWriteFailure(error)) {
+        if (transfer.refused) {
+          // The waiters look again, and get what is missing in memory.
+          transfer.finish();
+        } else if (file === this.#disk && isCacheWriteFailure(error)) {
           this.#degrade(error);
           // The waiters look again, and start over in memory.
           transfer.finish();
@@ -233,7 +301,10 @@ export class RangeFetcher implements AsyncDisposable {
   /** Brings all of it, in one leg unless another process fetches parts of it too. */
   async #run(transfer: Transfer): Promise<void> {
     const { file } = transfer;
-    if (file !== this.#disk) this.#makeRoom(transfer);
+    if (file !== this.#disk) {
+      // What a decoder reads right now stays.
+      this.#memory.makeRoom(transfer, (old) => this.#leases.overlaps(old) || this.#transfers.has(old));
+    }
     using linked = new LinkedSignal(this.#closing.signal, transfer.stopped);
     const { signal } = linked;
     for (;;) {
@@ -268,9 +339,14 @@ export class RangeFetcher implements AsyncDisposable {
       if (!part || part.begin >= window.end) return;
       transfer.advance(part.begin);
       const writer = file.writer(part);
+      using budget = new WriteBudget(file === this.#disk ? this.#room : unlimitedRoom);
       const { priority } = transfer;
       for await (const chunk of this.#source.fetchRange(part.begin, part.end - part.begin, { signal, priority })) {
         transfer.flowing = true;
+        if (!(await budget.spend(chunk.length, part.end - writer.frontier))) {
+          transfer.refused = true;
+          throw noRoom(this.#source);
+        }
         await writer.append(chunk);
         if (writer.frontier >= Math.min(part.end, transfer.end)) this.#reportComplete();
         transfer.advance(writer.frontier);
@@ -310,40 +386,6 @@ export class RangeFetcher implements AsyncDisposable {
     this.#events.onDegraded(error instanceof Error ? error.message : String(error));
   }
 
-  #checkMemory(wanted: ByteRange, tries: number): void {
-    const bytes = wanted.end - wanted.begin;
-    if (bytes > fetchSizes.memoryBytes) {
-      throw new OcifsError(
-        "limit",
-        `${this.#source.description}: ${bytes} bytes are wanted at once and there is no disk cache; the limit of memory is ${fetchSizes.memoryBytes}`,
-      );
-    }
-    if (tries >= MAX_TRIES) {
-      throw new OcifsError(
-        "io",
-        `${this.#source.description}: bytes ${wanted.begin} to ${wanted.end} were given up ${tries} times before they could be read; give the cache a disk with space`,
-      );
-    }
-  }
-
-  #openMemory(): CompressedFile {
-    this.#memory ??= CompressedFile.openInMemory(this.#source.sizeBytes);
-    return this.#memory;
-  }
-
-  /** Keeps what memory holds of transfers under its limit, oldest first; what a decoder reads right now stays. */
-  #makeRoom(transfer: Transfer): void {
-    this.#memoryTransfers.push(transfer);
-    const used = () => this.#memoryTransfers.reduce((sum, t) => sum + t.end - t.begin, 0);
-    for (const old of [...this.#memoryTransfers]) {
-      if (used() <= fetchSizes.memoryBytes || old === transfer) break;
-      const leased = [...this.#leases.values()].some((l) => old.overlaps(l));
-      if (leased || this.#transfers.has(old)) continue;
-      this.#memory?.discard({ begin: old.begin, end: old.end });
-      this.#memoryTransfers = this.#memoryTransfers.filter((t) => t !== old);
-    }
-  }
-
   #reportComplete(): void {
     if (this.#completeReported || !this.complete) return;
     this.#completeReported = true;
@@ -351,27 +393,9 @@ export class RangeFetcher implements AsyncDisposable {
   }
 }
 
-/** How far behind a transfer may be to be worth waiting for; none when it is not certain that it has begun. */
-function patienceFor(transfer: Transfer): number {
-  if (transfer.priority === "demand") return fetchSizes.maxRangeBytes;
-  return transfer.flowing ? fetchSizes.joinAheadBytes : Number.NEGATIVE_INFINITY;
-}
-
-/**
- * Moves the end of a leg's lock ahead of what it writes. False when it has come to where another process is, or was:
- * those bytes are not fetched again.
- */
-function extendLock(transfer: Transfer, part: ByteRange, frontier: number): boolean {
-  const { file, lockedEnd } = transfer;
-  const next = { begin: lockedEnd, end: Math.min(part.end, transfer.end, lockedEnd + fetchSizes.lockBytes) };
-  if (next.begin >= next.end || frontier + fetchSizes.lockBytes / 2 <= lockedEnd) return true;
-  if (file.tryLock(next)) {
-    const [hole, another] = joinClose(file.missing(next), []);
-    if (hole?.begin === next.begin && hole.end === next.end && !another) {
-      transfer.lockedEnd = next.end;
-      return true;
-    }
-    file.unlock(next);
-  }
-  return frontier < lockedEnd;
+function noRoom(source: BlobSource): OcifsError {
+  return new OcifsError(
+    "no-space",
+    `${source.description}: the cache's limit leaves no room for it; raise cachesize or end other mounts`,
+  );
 }

@@ -1,18 +1,19 @@
+import { setMaxListeners } from "node:events";
 import { setTimeout as delay } from "node:timers/promises";
 import { isOcifsError, OcifsError, throwIfAborted } from "../base/errors.js";
 import { SPAN_SUSPECT, type SpanStore } from "../native/layer.js";
 import { waitShared } from "../registry/abort.js";
 import { fetchSizes } from "./fetch-sizes.js";
+import { HeldSpans } from "./held-spans.js";
 import type { RangeFetcher } from "./range-fetcher.js";
 import { SequentialReaders } from "./sequential-readers.js";
 import type { SpanProvider } from "./span-provider.js";
-import type { SpanTable } from "./span-table.js";
+import { reserveSpan, type SpanRoom } from "./span-room.js";
 
 /** Between two tries to write a span that is being evicted, or that finds the memory full of others. */
 const BUSY_POLL_MS = 20;
 
-export interface SpanFetcherOptions {
-  readonly table: SpanTable;
+export interface SpanFetcherOptions extends SpanRoom {
   readonly store: SpanStore;
   readonly fetcher: RangeFetcher;
   /**
@@ -32,11 +33,14 @@ export class SpanFetcher implements SpanProvider {
   readonly #inFlight = new Map<number, Promise<void>>();
   readonly #readers = new SequentialReaders();
   readonly #goodWindows = new Set<number>();
+  readonly #held = new HeldSpans();
   readonly #closing = new AbortController();
   #refusal: OcifsError | undefined;
 
   constructor(options: SpanFetcherOptions) {
     this.#o = options;
+    // One for each span on its way: no leak, as Node would warn of.
+    setMaxListeners(0, this.#closing.signal);
   }
 
   async ensure(
@@ -46,6 +50,7 @@ export class SpanFetcher implements SpanProvider {
   ): Promise<void> {
     throwIfAborted(options.signal, "read");
     if (this.#refusal) throw this.#refusal;
+    using _ = this.hold(first, last);
     const { store } = this.#o;
     const absent = store.absent(first, last);
     if (absent.length === 0) return;
@@ -70,6 +75,14 @@ export class SpanFetcher implements SpanProvider {
       if (!this.#inFlight.has(span)) this.#start(span);
       await this.#inFlight.get(span);
     }
+  }
+
+  hold(first: number, last: number): Disposable {
+    return this.#held.hold(first, last);
+  }
+
+  holds(span: number): boolean {
+    return this.#held.has(span);
   }
 
   refuse(error: OcifsError): void {
@@ -171,6 +184,7 @@ export class SpanFetcher implements SpanProvider {
     try {
       // It may have come while the bytes did; nothing of such a blob must be written any more.
       if (this.#refusal) throw this.#refusal;
+      using room = discard ? undefined : await reserveSpan(this.#o, span);
       const degraded = await store.fill({
         span,
         gzip: table.encoding === "gzip",
@@ -179,6 +193,7 @@ export class SpanFetcher implements SpanProvider {
         ...table.decodeInput(span),
         digest: table.digest(span),
         discard,
+        onlyMemory: !discard && room === undefined,
       });
       if (degraded !== undefined) this.#o.onDegraded(degraded);
       return "done";

@@ -11,6 +11,9 @@ export interface SpanProvider extends AsyncDisposable {
     last: number,
     options?: { readonly fileEndSpan?: number; readonly signal?: AbortSignal },
   ): Promise<void>;
+  /** Until disposal none of these spans is given up for want of room: for who reads them next. */
+  hold(first: number, last: number): Disposable;
+  holds(span: number): boolean;
   /** From now on every read of missing spans fails with this error: the blob is not what it should be. */
   refuse(error: OcifsError): void;
 }

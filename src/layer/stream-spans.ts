@@ -7,8 +7,10 @@ import { SPAN_PRESENT, type SpanStore } from "../native/layer.js";
 import { openMemoryFile } from "../native/sparse.js";
 import { waitShared } from "../registry/abort.js";
 import { fetchSizes } from "./fetch-sizes.js";
+import { HeldSpans } from "./held-spans.js";
 import type { RangeFetcher } from "./range-fetcher.js";
 import type { SpanProvider } from "./span-provider.js";
+import { reserveSpan, type SpanRoom } from "./span-room.js";
 import type { SpanTable } from "./span-table.js";
 
 /** Compressed bytes that are decoded at a time. */
@@ -20,8 +22,7 @@ const MAX_PASSES = 8;
 /** Reads of a piece whose bytes were discarded meanwhile. */
 const MAX_TRIES = 16;
 
-export interface StreamSpansOptions {
-  readonly table: SpanTable;
+export interface StreamSpansOptions extends SpanRoom {
   readonly store: SpanStore;
   readonly fetcher: RangeFetcher;
   /** Of the blob. */
@@ -46,6 +47,7 @@ export class StreamSpans implements SpanProvider {
   readonly #o: StreamSpansOptions;
   readonly #closing = new AbortController();
   readonly #waiting = new Set<Waiting>();
+  readonly #held = new HeldSpans();
   #pass: Promise<void> | undefined;
   #refusal: OcifsError | undefined;
 
@@ -54,6 +56,7 @@ export class StreamSpans implements SpanProvider {
   }
 
   async ensure(first: number, last: number, options: { readonly signal?: AbortSignal } = {}): Promise<void> {
+    using _ = this.hold(first, last);
     for (let passes = 0; passes < MAX_PASSES; passes++) {
       throwIfAborted(options.signal, "read");
       throwIfAborted(this.#closing.signal, "read");
@@ -67,6 +70,14 @@ export class StreamSpans implements SpanProvider {
       "busy",
       `layer: spans ${first} to ${last} were evicted before they could be read; give the cache more room`,
     );
+  }
+
+  hold(first: number, last: number): Disposable {
+    return this.#held.hold(first, last);
+  }
+
+  holds(span: number): boolean {
+    return this.#held.has(span);
   }
 
   refuse(error: OcifsError): void {
@@ -164,7 +175,9 @@ export class StreamSpans implements SpanProvider {
     if (store.state(span) !== SPAN_PRESENT) {
       await writeFully(scratch, bytes, 0);
       const input = { span, gzip: false, fd: scratch, begin: 0, end: bytes.length, ...table.decodeInput(span) };
-      while (await this.#isBusy({ ...input, digest: table.digest(span), discard: false })) {
+      using room = await reserveSpan(this.#o, span);
+      const onlyMemory = room === undefined;
+      while (await this.#isBusy({ ...input, digest: table.digest(span), discard: false, onlyMemory })) {
         await delay(BUSY_POLL_MS, undefined, { signal }).catch(() => throwIfAborted(signal, "read"));
       }
     }

@@ -1,7 +1,9 @@
 import { OcifsError } from "../base/errors.js";
 import type { CompressedFile } from "../cache/compressed-file.js";
 import type { ByteRange } from "../native/sparse.js";
+import { fetchSizes } from "./fetch-sizes.js";
 import type { Pace } from "./pace.js";
+import { joinClose } from "./range-arithmetic.js";
 
 export type TransferPriority = "demand" | "prefetch";
 
@@ -25,6 +27,8 @@ export class Transfer {
   lockedEnd = 0;
   /** Bytes arrive: whoever joins need not fear that it still waits for a connection. */
   flowing = false;
+  /** There was no room for its bytes: who needs them does without the disk. */
+  refused = false;
   readonly #waiters = new Set<Waiter>();
   readonly #stop = new AbortController();
   readonly #promotion = new AbortController();
@@ -144,4 +148,29 @@ export class Transfer {
       waiter.resolve();
     }
   }
+}
+
+/** How far behind a transfer may be to be worth waiting for; none when it is not certain that it has begun. */
+export function patienceFor(transfer: Transfer): number {
+  if (transfer.priority === "demand") return fetchSizes.maxRangeBytes;
+  return transfer.flowing ? fetchSizes.joinAheadBytes : Number.NEGATIVE_INFINITY;
+}
+
+/**
+ * Moves the end of a leg's lock ahead of what it writes. False when it has come to where another process is, or was:
+ * those bytes are not fetched again.
+ */
+export function extendLock(transfer: Transfer, part: ByteRange, frontier: number): boolean {
+  const { file, lockedEnd } = transfer;
+  const next = { begin: lockedEnd, end: Math.min(part.end, transfer.end, lockedEnd + fetchSizes.lockBytes) };
+  if (next.begin >= next.end || frontier + fetchSizes.lockBytes / 2 <= lockedEnd) return true;
+  if (file.tryLock(next)) {
+    const [hole, another] = joinClose(file.missing(next), []);
+    if (hole?.begin === next.begin && hole.end === next.end && !another) {
+      transfer.lockedEnd = next.end;
+      return true;
+    }
+    file.unlock(next);
+  }
+  return frontier < lockedEnd;
 }

@@ -19,6 +19,15 @@ export interface FillInput {
   readonly digest: Uint8Array | undefined;
   /** Only check; write and commit nothing. */
   readonly discard: boolean;
+  /** Keep it in memory: there is no room for it on disk just now. */
+  readonly onlyMemory: boolean;
+}
+
+/** When a span on disk was last read or written: greater is later, comparable over all stores of this process. */
+export interface SpanUse {
+  readonly span: number;
+  readonly used: number;
+  readonly sizeBytes: number;
 }
 
 export interface SpanStoreStats {
@@ -49,6 +58,8 @@ export interface NativeSpanStore {
   flushClean(): Promise<void>;
   disableDisk(): void;
   evict(first: number, last: number): Promise<void>;
+  tryEvict(spans: readonly number[]): Promise<number>;
+  leastRecent(count: number): number[];
   wake(first: number, last: number): boolean;
   close(): void;
 }
@@ -129,6 +140,22 @@ export class SpanStore {
    */
   evict(first: number, last: number): Promise<void> {
     return awaitNative(() => this.handle.evict(first, last));
+  }
+  /**
+   * Forgets these spans without waiting: those that somebody waits for or writes, here or in another process, stay. Resolves to
+   * the bytes given back to the disk.
+   */
+  tryEvict(spans: readonly number[]): Promise<number> {
+    return awaitNative(() => this.handle.tryEvict(spans));
+  }
+  /** The least recently used spans on disk, oldest first, without those that parked reads wait for. */
+  leastRecent(count: number): SpanUse[] {
+    const flat = callNative(() => this.handle.leastRecent(count));
+    const uses: SpanUse[] = [];
+    for (let i = 0; i + 2 < flat.length; i += 3) {
+      uses.push({ span: flat[i] ?? 0, used: flat[i + 1] ?? 0, sizeBytes: flat[i + 2] ?? 0 });
+    }
+    return uses;
   }
   /**
    * Wakes who waits for spans of [first, last] and has all it wants, whoever brought them. False when some of

@@ -1,4 +1,4 @@
-import { addon, callNative } from "./addon.js";
+import { addon, awaitNative, callNative } from "./addon.js";
 
 const native = addon as unknown as {
   dataRanges(fd: number, begin: number, end: number): number[];
@@ -6,6 +6,7 @@ const native = addon as unknown as {
   tryLock(fd: number, begin: number, end: number, exclusive: boolean): boolean;
   unlock(fd: number, begin: number, end: number): void;
   memoryFile(sizeBytes: number): number;
+  treeUsage(path: string): Promise<number>;
 };
 
 /** Half-open byte range. */
@@ -42,4 +43,9 @@ export function unlock(fd: number, begin: number, end: number): void {
 /** An unlinked in-memory file, all holes. The caller closes the descriptor. */
 export function openMemoryFile(sizeBytes: number): number {
   return callNative(() => native.memoryFile(sizeBytes));
+}
+
+/** Bytes that the files and directories at and below `path` take up on disk; what vanishes meanwhile does not count. */
+export function treeUsage(path: string): Promise<number> {
+  return awaitNative(() => native.treeUsage(path));
 }

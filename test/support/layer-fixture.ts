@@ -70,6 +70,8 @@ export interface OpenFixtureOptions {
   readonly zinfoPath?: string;
   readonly checkWindows?: boolean;
   readonly checkBlob?: boolean;
+  /** Of the cache. */
+  readonly limitBytes?: number;
   /** Gets each line that is logged. */
   readonly say?: (line: string) => void;
 }
@@ -94,10 +96,12 @@ export async function openFixtureLayer(fixture: LayerFixture, options: OpenFixtu
   const say = (level: string) => (message: string, fields?: Record<string, unknown>) =>
     options.say?.(`${level}: ${message}${fields?.reason === undefined ? "" : `: ${fields.reason}`}`);
   const log: Log = { debug: say("debug"), info: say("info"), warn: say("warn"), error: say("error") };
+  const limit = options.limitBytes === undefined ? {} : { limitBytes: options.limitBytes };
+  const cache = await CacheDirectory.open(options.cacheDir, limit);
   const layer = await OpenLayer.open({
     source: options.source,
     table,
-    cache: await CacheDirectory.open(options.cacheDir),
+    cache,
     checkWindows: options.checkWindows ?? true,
     checkBlob: options.checkBlob ?? true,
     log,
@@ -106,6 +110,7 @@ export async function openFixtureLayer(fixture: LayerFixture, options: OpenFixtu
   layer[Symbol.asyncDispose] = async () => {
     await close();
     await zinfo[Symbol.asyncDispose]();
+    await cache[Symbol.asyncDispose]();
   };
   return layer;
 }

@@ -161,6 +161,7 @@ export class MountedTree implements AsyncDisposable {
       ...this.table.decodeInput(),
       digest: undefined,
       discard: false,
+      onlyMemory: false,
     });
     assert.equal(failed, undefined);
     this.#filling.delete(span);

@@ -73,6 +73,7 @@ class Files {
         nextWindowOffset: -1,
         digest: undefined,
         discard: false,
+        onlyMemory: false,
       });
       assert.equal(degraded, undefined);
     } finally {

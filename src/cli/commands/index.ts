@@ -1,4 +1,10 @@
-import type { RegisteredCommand } from "../command.js";
+import { defineGroup, type RegisteredCommand } from "../command.js";
+import { cacheDropCommand } from "./cache-drop.js";
+import { cacheDuCommand } from "./cache-du.js";
+import { cacheGcCommand } from "./cache-gc.js";
+import { cacheLsCommand } from "./cache-ls.js";
+import { cachePinCommand, cacheUnpinCommand } from "./cache-pin.js";
+import { cacheVerifyCommand } from "./cache-verify.js";
 import { catCommand } from "./cat.js";
 import { indexCreateCommand } from "./index-create.js";
 import { lsCommand } from "./ls.js";
@@ -12,4 +18,13 @@ export const commands: readonly RegisteredCommand[] = [
   catCommand,
   statCommand,
   statusCommand,
+  defineGroup("cache", "What fetched data is kept: du, ls, verify, drop, gc, pin, unpin", [
+    cacheDuCommand,
+    cacheLsCommand,
+    cacheVerifyCommand,
+    cacheDropCommand,
+    cacheGcCommand,
+    cachePinCommand,
+    cacheUnpinCommand,
+  ]),
 ];
