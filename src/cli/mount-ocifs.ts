@@ -83,6 +83,8 @@ async function toMountConfig(request: MountRequest, mountpoint: string): Promise
     cacheDir: resolve(o.cacheDir ?? defaultCacheDirectory()),
     onError: o.onError,
     timeoutMs: o.timeoutMs,
+    prefetch: o.prefetch,
+    ...(o.prefetchBytesPerSecond === undefined ? {} : { prefetchBytesPerSecond: o.prefetchBytesPerSecond }),
     verify: o.verify,
     allowOther: o.allowOther,
     flags: request.flags,

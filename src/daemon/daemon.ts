@@ -7,6 +7,7 @@ import { version } from "../base/version.js";
 import type { Mounted } from "../drivers/driver.js";
 import { mountWithFuse } from "../drivers/fuse.js";
 import { type MountableImage, openMountableImage } from "../image/mountable-image.js";
+import { BackgroundFill } from "./background-fill.js";
 import { ControlServer } from "./control.js";
 import { MissHandler } from "./miss-handler.js";
 import type { MountConfig } from "./mount-config.js";
@@ -49,11 +50,22 @@ export async function runMount(
   };
   const image = cleanup.add(await openMountableImage(config, { ...log, warn }, stopping.signal));
 
+  const fill = cleanup.add(
+    new BackgroundFill(image.layers, {
+      mode: config.prefetch,
+      bytesPerSecond: config.prefetchBytesPerSecond,
+      log,
+      signal: stopping.signal,
+    }),
+  );
+  // The fill is waited for at the end, whatever the end is.
+  cleanup.defer(stop);
   let problem: string | undefined;
   const misses = new MissHandler(image.layers, {
     onError: config.onError,
     log,
     signal: stopping.signal,
+    onDemand: () => fill.demand(),
     onHealth: (now) => {
       problem = now;
     },
@@ -69,9 +81,10 @@ export async function runMount(
   });
   cleanup.add(mount);
   const mountedAt = new Date().toISOString();
-  const status = () => describe(config, image, mount, { driverReason, mountedAt, problem });
+  const status = () => describe(config, image, mount, fill, { driverReason, mountedAt, problem });
   cleanup.add(await ControlServer.listen(join(runtime, `${process.pid}.sock`), { status }));
   log.info("mounted", { mountpoint: config.mountpoint, source: config.source, driver: driverName });
+  fill.start();
   onReady({ driver: `${driverName}, ${driverReason}`, warnings });
 
   const stopped = new Promise<void>((resolve) =>
@@ -106,6 +119,7 @@ function describe(
   config: MountConfig,
   image: MountableImage,
   mount: Mounted,
+  fill: BackgroundFill,
   more: { driverReason: string; mountedAt: string; problem: string | undefined },
 ): MountStatus {
   const stats = mount.stats();
@@ -121,6 +135,7 @@ function describe(
         fetchRequests: requests,
         fetchRetries: retries,
         ...cache,
+        fill: fill.statusOf(layer),
       },
     };
   });

@@ -20,6 +20,8 @@ export interface MountConfig {
   readonly cacheDir: string;
   readonly onError: "eio" | "retry";
   readonly timeoutMs: number;
+  readonly prefetch: "none" | "idle" | "all";
+  readonly prefetchBytesPerSecond?: number;
   readonly verify: "blob" | "span" | "none";
   readonly allowOther: boolean;
   readonly flags: MountFlags;

@@ -49,7 +49,7 @@ export async function openMountableImage(
   try {
     const cache = await CacheDirectory.open(options.cacheDir);
     const source = cleanup.add(await OpenSource.open(options, signal));
-    const openData = async ({ layer, table }: IndexedLayer) =>
+    const openData = async ({ layer, table, index }: IndexedLayer) =>
       cleanup.add(
         await OpenLayer.open({
           source: layer.blob,
@@ -57,6 +57,8 @@ export async function openMountableImage(
           cache,
           checkWindows: options.verify !== "none",
           checkBlob: options.verify !== "none",
+          ...(index.manifest === undefined ? {} : { tarDigest: index.manifest.tar.digest }),
+          fetchDiffId: (signal) => source.fetchDiffId(layer.layerNumber, signal),
           log,
         }),
       );

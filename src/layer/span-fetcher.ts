@@ -75,6 +75,23 @@ export class SpanFetcher implements AsyncDisposable {
     }
   }
 
+  /**
+   * Makes one span present for nobody who waits for it: without reading ahead, and without a word about how the layer is
+   * read. Its compressed bytes should be here: those that are not are fetched as demand.
+   */
+  async bring(span: number, signal: AbortSignal): Promise<void> {
+    throwIfAborted(signal, "fill");
+    if (this.#refusal) throw this.#refusal;
+    if (this.#o.store.present(span)) return;
+    if (!this.#inFlight.has(span)) this.#start(span);
+    await waitShared(this.#inFlight.get(span) ?? Promise.resolve(), "fill", signal);
+  }
+
+  /** Why nothing of this blob is served any more. */
+  get refusal(): OcifsError | undefined {
+    return this.#refusal;
+  }
+
   /** From now on every read of missing spans fails with this error: the blob is not what it should be. */
   refuse(error: OcifsError): void {
     this.#refusal = error;
