@@ -275,7 +275,6 @@ export class OpenLayer implements AsyncDisposable {
   async #refuse({ of, error: cause }: { of: "blob" | "tar"; error: OcifsError }): Promise<void> {
     const error = new OcifsError("mismatch", `${cause.message}; its bytes are not served any more`, { cause });
     this.#problem = error.message;
-    this.#log.error(error.message, { digest: this.source.digest });
     this.spans.refuse(error);
     await this.#disk?.marks?.clearTar();
     if (of === "blob") {
@@ -285,6 +284,7 @@ export class OpenLayer implements AsyncDisposable {
     }
     const { spans } = this.store.stats();
     if (spans > 0) await this.store.evict(0, spans - 1);
+    this.#log.error(error.message, { digest: this.source.digest });
   }
 }
 
