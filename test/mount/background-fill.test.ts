@@ -87,7 +87,7 @@ async function cached({ cacheDir, fixture }: Stage, bytes: number): Promise<void
 }
 
 for (const mode of ["all", "idle"]) {
-  test(`prefetch=${mode}: complete, and then neither this mount nor the next needs the registry`, async (t) => {
+  test(`S68: prefetch=${mode}: complete, and then neither this mount nor the next needs the registry`, async (t) => {
     if (!requireRootAndFuse(t)) return;
     const stage = await setUp(t);
     const { fixture, server } = stage;
@@ -115,7 +115,7 @@ for (const mode of ["all", "idle"]) {
   });
 }
 
-test("a read during a fill that is held to a low bandwidth is served at once", async (t) => {
+test("S69: a read during a fill that is held to a low bandwidth is served at once", async (t) => {
   if (!requireRootAndFuse(t)) return;
   const stage = await setUp(t);
   // All of the layer would take longer than a test may.
