@@ -7,7 +7,7 @@ import { isOcifsError, OcifsError } from "../../src/base/errors.js";
 import type { FillOutcome } from "../../src/layer/layer-fill.js";
 import type { OpenLayer } from "../../src/layer/open-layer.js";
 import { Pace } from "../../src/layer/pace.js";
-import { punchHole } from "../../src/native/sparse.js";
+import { punchHole, tryLock, unlock } from "../../src/native/sparse.js";
 import { digestOfBytes, hexOf } from "../../src/oci/digest.js";
 import { rejectsWith } from "../support/errors.js";
 import { FakeClock } from "../support/fake-clock.js";
@@ -25,6 +25,7 @@ const never = new AbortController().signal;
 const LATE = 280_000;
 const BOOT_ID_OFFSET = 32;
 const FLAGS_OFFSET = 48;
+const STATES_OFFSET = 4096;
 
 interface SetUp {
   readonly fixture: LayerFixture;
@@ -221,6 +222,24 @@ test("spans that are evicted in the middle of a fill come again before it is com
   const { cachedSpans, spans, complete } = layer.stats();
   assert.deepEqual([cachedSpans, complete], [spans, true]);
   await assertReads(layer, made.fixture);
+});
+
+test("a span that another process was writing when it came here is written as well before the layer is complete", async (t) => {
+  const made = await setUp(t);
+  const { layer } = await made.open();
+  await using other = await open(await made.file("spans-"), "r+");
+  // The lock of span 1's state byte, as a writer of it holds it.
+  const lock = { begin: STATES_OFFSET + 1, end: STATES_OFFSET + 2 };
+  assert.equal(tryLock(other.fd, lock.begin, lock.end, "exclusive"), true);
+  await assertReads(layer, made.fixture);
+  const { spans, presentSpans, dataSpans } = layer.store.stats();
+  assert.deepEqual([presentSpans, dataSpans], [spans, spans - 1]);
+  await rejectsWith(layer.fill(new Pace(), never), "busy");
+  assert.equal(layer.complete, false);
+  assert.ok(!(await made.marks()).includes("data.verified"));
+  unlock(other.fd, lock.begin, lock.end);
+  assert.equal((await layer.fill(new Pace(), never)).kind, "complete");
+  assert.equal(layer.complete, true);
 });
 
 test("a cache without room: nothing is fetched, nothing is evicted", async (t) => {
