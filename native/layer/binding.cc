@@ -45,6 +45,8 @@ class SpanStoreObject : public Napi::ObjectWrap<SpanStoreObject> {
                         InstanceMethod<&SpanStoreObject::Evict>("evict"),
                         InstanceMethod<&SpanStoreObject::TryEvict>("tryEvict"),
                         InstanceMethod<&SpanStoreObject::LeastRecent>("leastRecent"), InstanceMethod<&SpanStoreObject::Wake>("wake"),
+                        InstanceMethod<&SpanStoreObject::TrustSuspect>("trustSuspect"),
+                        InstanceMethod<&SpanStoreObject::ForgetMemory>("forgetMemory"),
                         InstanceMethod<&SpanStoreObject::Close>("close")});
   }
 
@@ -104,6 +106,8 @@ class SpanStoreObject : public Napi::ObjectWrap<SpanStoreObject> {
     out.Set("presentSpans", static_cast<double>(s->present_count()));
     out.Set("presentBytes", static_cast<double>(s->present_bytes()));
     out.Set("sizeBytes", static_cast<double>(s->size_bytes()));
+    out.Set("dataSpans", static_cast<double>(s->data_count()));
+    out.Set("generation", static_cast<double>(s->evict_generation()));
     out.Set("diskOk", s->disk_ok());
     return out;
   }
@@ -213,6 +217,8 @@ class SpanStoreObject : public Napi::ObjectWrap<SpanStoreObject> {
     return Napi::Boolean::New(info.Env(), Live(info.Env())->Wake({Span(info, 0), Span(info, 1)}));
   }
   void DisableDisk(const Napi::CallbackInfo& info) { Live(info.Env())->DisableDisk(); }
+  void TrustSuspect(const Napi::CallbackInfo& info) { Live(info.Env())->TrustSuspect(); }
+  void ForgetMemory(const Napi::CallbackInfo& info) { Live(info.Env())->ForgetMemory(); }
   // Work that runs holds the store; it goes with the last of it.
   void Close(const Napi::CallbackInfo&) { store_.reset(); }
 

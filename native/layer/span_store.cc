@@ -152,6 +152,13 @@ uint64_t SpanStore::present_count() const {
   return n;
 }
 
+uint64_t SpanStore::data_count() const {
+  if (data_fd_ < 0) return 0;
+  uint64_t n = 0;
+  for (uint64_t i = 0; i < span_count(); i++) n += state(i) == kPresent;
+  return n;
+}
+
 uint64_t SpanStore::present_bytes() const {
   uint64_t n = 0;
   for (uint64_t i = 0; i < span_count(); i++) n += present(i) ? span_size(i) : 0;
@@ -285,6 +292,11 @@ void SpanStore::SettleSuspect(uint64_t span, bool good) {
     if (good) TakeReady({span, span}, &ready);
   }
   for (auto& w : ready) w->OnReady();
+}
+
+void SpanStore::TrustSuspect() {
+  for (uint64_t i = 0; i < span_count(); i++)
+    if (state(i) == kSuspect) SettleSuspect(i, true);
 }
 
 Status SpanStore::ReadRaw(uint64_t span, uint64_t offset, uint8_t* buf, size_t size) const {

@@ -82,6 +82,9 @@ class SpanStore {
   SpanState state(uint64_t span) const;
   bool present(uint64_t span) const;  // in `data` or in memory
   uint64_t present_count() const;
+  uint64_t data_count() const;  // those of them that are in `data`
+  // Grows with each eviction from `data`, by whatever process: what was read at one value was read of one set of bytes.
+  uint64_t evict_generation() const { return EvictGeneration(); }
   uint64_t present_bytes() const;
 
   // Reads [offset, offset + size), which must lie inside the layer. True: `buf` is filled. False with a range: those spans
@@ -115,6 +118,11 @@ class SpanStore {
 
   // A suspect span whose digest was found right (who waits for it is woken), or wrong.
   void SettleSuspect(uint64_t span, bool good);
+  // Suspect spans are present: somebody knows that all of `data` was flushed and right before the reboot.
+  void TrustSuspect();
+  // Forgets what is in memory and not in `data`, so that it can be written there: the process that was writing it there when
+  // it came here may have died.
+  void ForgetMemory();
   // Forgets [range]: states first, then the bytes of its whole pages. Readers notice by the generation; writers of this
   // process fail with `busy`, those of others are waited for.
   Status Evict(SpanRange range);

@@ -155,6 +155,12 @@ void SpanStore::AbortSpan(Target target, uint64_t span) {
   Discard(target, span);
 }
 
+void SpanStore::ForgetMemory() {
+  std::lock_guard<std::mutex> g(mutex_);
+  for (const uint64_t span : memory_order_) DropFromMemory(span);
+  memory_order_.clear();
+}
+
 Status SpanStore::Evict(SpanRange range) {
   if (range.first > range.last || range.last >= span_count()) return Status::Usage("evict: span range out of range");
   std::unique_lock<std::mutex> g(mutex_);

@@ -82,7 +82,7 @@ export class BlobUse implements AsyncDisposable {
         this.touch();
         return room.reserve(bytes);
       },
-      tryReserve: (bytes) => room.tryReserve(bytes),
+      makeRoom: (bytes) => room.makeRoom(bytes),
       register: (holder) => room.register(holder),
     };
   }

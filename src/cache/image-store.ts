@@ -122,7 +122,8 @@ export class ImageStore {
   async #write(path: string, bytes: Uint8Array): Promise<void> {
     await this.#attempt(path, async () => {
       await ensureDirectory(dirname(path), 0o700);
-      if (!(await this.#cache.room.tryReserve(bytes.length))) throw new OcifsError("no-space", "the cache is full");
+      using room = await this.#cache.room.reserve(bytes.length);
+      if (!room) throw new OcifsError("no-space", "the cache is full");
       await writeFileAtomically(path, bytes);
     });
   }

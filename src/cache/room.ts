@@ -27,8 +27,11 @@ export interface CacheRoom {
    * the caller then does without the disk, this time. Never waits for anything that may wait for room.
    */
   reserve(bytes: number): Promise<Reservation | undefined>;
-  /** The same for a writer that cannot say when it is done: what it got counts until the cache directory is closed. */
-  tryReserve(bytes: number): Promise<boolean>;
+  /**
+   * True when `bytes` more would find room; for who is about to write much that nobody waits for. Nothing is reserved, and nothing
+   * is evicted but blobs that no process uses.
+   */
+  makeRoom(bytes: number): Promise<boolean>;
   /** From now until disposal the holder is asked to give up what it can when room is short. */
   register(holder: CacheHolder): Disposable;
 }
@@ -37,6 +40,6 @@ export interface CacheRoom {
 export const unlimitedRoom: CacheRoom = {
   stepBytes: 8 << 20,
   reserve: async (sizeBytes) => ({ sizeBytes, [Symbol.dispose]: () => undefined }),
-  tryReserve: async () => true,
+  makeRoom: async () => true,
   register: () => ({ [Symbol.dispose]: () => undefined }),
 };

@@ -74,8 +74,14 @@ export class SharedRoom implements CacheRoom, AsyncDisposable {
     return await granted;
   }
 
-  async tryReserve(bytes: number): Promise<boolean> {
-    return (await this.reserve(bytes)) !== undefined;
+  async makeRoom(bytes: number): Promise<boolean> {
+    for (let round = 0; round < MAX_ROUNDS && !this.#closed; round++) {
+      const free = await this.#reservations.locked(async () => (await this.#free()).bytes + this.#aheadBytes);
+      if (free === undefined) return false;
+      if (free >= bytes) return true;
+      if ((await giveUpUnused(this.#path, bytes - free)) === 0) return false;
+    }
+    return false;
   }
 
   register(holder: CacheHolder): Disposable {
@@ -106,18 +112,22 @@ export class SharedRoom implements CacheRoom, AsyncDisposable {
 
   /** REQUIRES the lock. Takes what is wanted and some more; resolves to how much there is too little for what is wanted. */
   async #tryTake(cost: number): Promise<number> {
-    const { limitBytes, reservedBytes } = this.#reservations.read();
-    this.#limitBytes = limitBytes;
+    const { bytes: free, limitBytes } = await this.#free();
     const wanted = cost - this.#aheadBytes;
-    let free = Number.POSITIVE_INFINITY;
-    if (limitBytes !== undefined) {
-      // In this order: what is written in between has been read as reserved.
-      free = limitBytes - marginOf(limitBytes) - reservedBytes - (await treeUsage(this.#path));
-      if (free < wanted) return wanted - free;
-    }
+    if (free < wanted) return wanted - free;
     this.#aheadBytes += Math.floor(Math.min(free, Math.max(wanted, lumpOf(limitBytes))));
     this.#publish();
     return 0;
+  }
+
+  /** REQUIRES the lock. What may still be reserved. */
+  async #free(): Promise<{ readonly bytes: number; readonly limitBytes: number | undefined }> {
+    const { limitBytes, reservedBytes } = this.#reservations.read();
+    this.#limitBytes = limitBytes;
+    if (limitBytes === undefined) return { bytes: Number.POSITIVE_INFINITY, limitBytes };
+    // In this order: what is written in between has been read as reserved.
+    const bytes = limitBytes - marginOf(limitBytes) - reservedBytes - (await treeUsage(this.#path));
+    return { bytes, limitBytes };
   }
 
   async #evict(bytes: number): Promise<number> {

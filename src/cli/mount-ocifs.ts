@@ -10,7 +10,6 @@ import { describeError } from "./describe-error.js";
 import { mountExitCode, mountExitCodes } from "./exit-codes.js";
 import { detectCaller } from "./mount-caller.js";
 import { formatMountHelp, type MountRequest, parseMountCommand } from "./mount-grammar.js";
-import { refuseUnsupportedOptions } from "./unsupported-options.js";
 
 /** A password is a line; a file of more than this was named by mistake. */
 const PASSWORD_FILE_BYTES = 64 << 10;
@@ -26,7 +25,6 @@ async function main(argv: readonly string[], signal: AbortSignal): Promise<void>
     return;
   }
   const { request } = command;
-  refuseUnsupportedOptions(request.options);
   const config = await toMountConfig(request, await findMountpoint(request.mountpoint));
   if (request.verbose && request.toleratedWords.length > 0) {
     process.stderr.write(`mount.ocifs: passed over: ${request.toleratedWords.join(", ")}\n`);
@@ -84,6 +82,8 @@ async function toMountConfig(request: MountRequest, mountpoint: string): Promise
     ...(o.cacheSizeBytes === undefined ? {} : { cacheSizeBytes: o.cacheSizeBytes }),
     onError: o.onError,
     timeoutMs: o.timeoutMs,
+    prefetch: o.prefetch,
+    ...(o.prefetchBytesPerSecond === undefined ? {} : { prefetchBytesPerSecond: o.prefetchBytesPerSecond }),
     verify: o.verify,
     allowOther: o.allowOther,
     flags: request.flags,

@@ -37,6 +37,7 @@ export interface MountOptions {
   readonly onError: (typeof errorPolicies)[number];
   readonly timeoutMs: number;
   readonly prefetch: (typeof prefetchModes)[number];
+  readonly prefetchBytesPerSecond?: number;
   readonly verify: (typeof verifyModes)[number];
   readonly allowOther: boolean;
   readonly foreground: boolean;
@@ -232,7 +233,12 @@ export const optionTable: readonly OptionRow[] = [
   row("prefetch", "prefetch", oneOf(prefetchModes), {
     placeholder: prefetchModes.join("|"),
     defaultText: defaultMountOptions.prefetch,
-    help: "fetch what was not asked for; this version has none, and refuses the others",
+    help: "fetch what was not asked for: nothing, everything while no read waits for data, or everything at once",
+  }),
+  row("prefetchrate", "prefetchBytesPerSecond", (text, key) => parseSizeBytes(wanted(text, key), key), {
+    placeholder: "SIZE",
+    defaultText: "no limit",
+    help: "most bytes a second that prefetch takes from the network; reads are not slowed down",
   }),
   row("allow_other", "allowOther", flag, {
     defaultText: "off",

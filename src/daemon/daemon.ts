@@ -8,6 +8,7 @@ import type { Mounted } from "../drivers/driver.js";
 import { mountWithFuse } from "../drivers/fuse.js";
 import { type MountableImage, openMountableImage } from "../image/mountable-image.js";
 import type { TagAnswer } from "../image/tag-answer.js";
+import { BackgroundFill } from "./background-fill.js";
 import { ControlServer } from "./control.js";
 import { MissHandler } from "./miss-handler.js";
 import type { MountConfig } from "./mount-config.js";
@@ -50,11 +51,22 @@ export async function runMount(
   };
   const image = cleanup.add(await openMountableImage({ ...config, ...how }, { ...log, warn }, stopping.signal));
 
+  const fill = cleanup.add(
+    new BackgroundFill(image.layers, {
+      mode: config.prefetch,
+      bytesPerSecond: config.prefetchBytesPerSecond,
+      log,
+      signal: stopping.signal,
+    }),
+  );
+  // The fill is waited for at the end, whatever the end is.
+  cleanup.defer(stop);
   let problem: string | undefined;
   const misses = new MissHandler(image.layers, {
     onError: config.onError,
     log,
     signal: stopping.signal,
+    onDemand: () => fill.demand(),
     onHealth: (now) => {
       problem = now;
     },
@@ -70,8 +82,9 @@ export async function runMount(
   });
   cleanup.add(mount);
   const mountedAt = new Date().toISOString();
-  const status = () => describe(config, image, mount, { driverReason, mountedAt, problem });
+  const status = () => describe(config, image, mount, fill, { driverReason, mountedAt, problem });
   cleanup.add(await ControlServer.listen(join(runtime, `${process.pid}.sock`), { status }));
+  fill.start();
   onReady({ driver: `${driverName}, ${driverReason}`, warnings });
   // Behind the answer, which should not wait for the log.
   log.info("mounted", { mountpoint: config.mountpoint, source: config.source, driver: driverName });
@@ -108,6 +121,7 @@ function describe(
   config: MountConfig,
   image: MountableImage,
   mount: Mounted,
+  fill: BackgroundFill,
   more: { driverReason: string; mountedAt: string; problem: string | undefined },
 ): MountStatus {
   const stats = mount.stats();
@@ -123,6 +137,7 @@ function describe(
         fetchRequests: requests,
         fetchRetries: retries,
         ...cache,
+        fill: fill.statusOf(layer),
       },
     };
   });

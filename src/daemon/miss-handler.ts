@@ -13,6 +13,8 @@ export interface MissHandlerOptions {
   readonly onError: "eio" | "retry";
   readonly log: Log;
   readonly signal: AbortSignal;
+  /** Called before a read waits; what it returns is disposed of when the read was answered or waits for time to pass. */
+  readonly onDemand: () => Disposable;
   /** Reads fail, or wait, because of this. Undefined: they work again. */
   readonly onHealth: (problem: string | undefined) => void;
 }
@@ -66,6 +68,7 @@ export class MissHandler {
    * here, and some may be evicted before the last one comes.
    */
   async #bring(layer: OpenLayer, first: number, last: number, fileEndSpan: number): Promise<void> {
+    using _first = this.#o.onDemand();
     for (let tries = 0; tries < MAX_EVICTIONS; tries++) {
       await layer.spans.ensure(first, last, { fileEndSpan });
       if (layer.store.wake(first, last)) return;

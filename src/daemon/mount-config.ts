@@ -21,6 +21,8 @@ export interface MountConfig {
   readonly cacheSizeBytes?: number;
   readonly onError: "eio" | "retry";
   readonly timeoutMs: number;
+  readonly prefetch: "none" | "idle" | "all";
+  readonly prefetchBytesPerSecond?: number;
   readonly verify: "blob" | "span" | "none";
   readonly allowOther: boolean;
   readonly flags: MountFlags;

@@ -45,4 +45,22 @@ export interface LayerStatus {
   readonly sizeBytes: number;
   /** "disk", or "memory" when the cache cannot be written. */
   readonly cache: "disk" | "memory";
+  /** All of it is decoded in the cache and its digest is right: it needs no network any more. */
+  readonly complete: boolean;
+  /** All of the blob is in the cache and its digest is right. */
+  readonly blobVerified: boolean;
+  readonly fill: FillStatus;
+}
+
+/** How the background fill of one layer stands. */
+export interface FillStatus {
+  /**
+   * off: nobody asked for one. waiting: for its turn, or to be tried again. paused: reads go first. failed: digests are
+   * wrong, so trying again is of no use.
+   */
+  readonly state: "off" | "waiting" | "filling" | "paused" | "done" | "failed";
+  /** Why it waits, failed, or is done with less than usual, in one sentence. */
+  readonly reason: string | null;
+  /** Compressed bytes to be fetched. */
+  readonly bytesLeft: number;
 }

@@ -76,8 +76,9 @@ export class MergedTarindex {
         const current = file;
         if (current === undefined) return;
         const written = await this.#attempt(async () => {
-          if (await this.#cache.room.tryReserve(piece.length)) await current.append(piece);
-          else throw new OcifsError("no-space", "the cache is full");
+          using room = await this.#cache.room.reserve(piece.length);
+          if (!room) throw new OcifsError("no-space", "the cache is full");
+          await current.append(piece);
           return true;
         });
         if (written) return;

@@ -96,8 +96,8 @@ interface Opening {
 async function openOneLayer(opening: Opening): Promise<Opened> {
   const { options, source, cache, cleanup, log, signal } = opening;
   const layer = await source.openLayer(options);
-  const { tree, table } = await openIndexedLayer(options, layer, cache, cleanup, log, signal);
-  return { tree, layers: [await openData(opening, layer, table)] };
+  const { tree, table, index } = await openIndexedLayer(options, layer, cache, cleanup, log, signal);
+  return { tree, layers: [await openData(opening, { layer, index }, table)] };
 }
 
 async function openWholeImage(opening: Opening): Promise<Opened> {
@@ -118,7 +118,7 @@ async function openWholeImage(opening: Opening): Promise<Opened> {
     order.map((digest) => byDigest.get(digest) ?? unknownLayer(digest)),
   );
   cleanup.defer(() => tree.close());
-  const open = async (each: LayerIndex) => openData(opening, each.layer, await openLayerTable(each, cleanup));
+  const open = async (each: LayerIndex) => openData(opening, each, await openLayerTable(each, cleanup));
   return { tree, layers: await mapConcurrently(found, LAYERS_AT_ONCE, open, signal) };
 }
 
@@ -149,8 +149,8 @@ async function openMergedTree(opening: Opening, layers: readonly LayerIndex[]): 
   return await kept.make(merge.write(), signal);
 }
 
-async function openData(opening: Opening, layer: SourceLayer, table: SpanTable): Promise<OpenLayer> {
-  const { options, cache, cleanup, log } = opening;
+async function openData(opening: Opening, { layer, index }: LayerIndex, table: SpanTable): Promise<OpenLayer> {
+  const { options, source, cache, cleanup, log } = opening;
   return cleanup.add(
     await OpenLayer.open({
       source: layer.blob,
@@ -158,6 +158,8 @@ async function openData(opening: Opening, layer: SourceLayer, table: SpanTable):
       cache,
       checkWindows: options.verify !== "none",
       checkBlob: options.verify !== "none",
+      ...(index.manifest === undefined ? {} : { tarDigest: index.manifest.tar.digest }),
+      fetchDiffId: (signal) => source.fetchDiffId(layer.layerNumber, signal),
       log,
     }),
   );

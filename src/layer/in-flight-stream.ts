@@ -25,6 +25,8 @@ export interface InFlightStreamOptions {
   readonly priority?: TransferPriority;
   /** For prefetch: a bandwidth cap, and a hold to give way to others. */
   readonly pace?: Pace;
+  /** Told of the end of what the producer has read in order: all below it is in the file. */
+  readonly onProgress?: (bytes: number) => void;
 }
 
 const DEFAULT_CHUNK_BYTES = 256 << 10;
@@ -149,6 +151,11 @@ export class InFlightStream implements AsyncDisposable {
     return this.#complete;
   }
 
+  /** Why the last run ended, if all bytes came and their digest is another. */
+  get wrongDigest(): OcifsError | undefined {
+    return this.#corrupt?.error;
+  }
+
   /**
    * Resolves when the blob is complete: all bytes are in the file, size and digest agree. Starts the producer unless it
    * runs; after a failure it starts again, from what the file holds. The producer outlives whoever started it: `signal`
@@ -261,6 +268,7 @@ export class InFlightStream implements AsyncDisposable {
       if (this.#hashedAtDiscards !== this.#fetcher.discards) continue;
       this.#hash.update(bytes);
       this.#hashedBytes = piece.end;
+      this.#options.onProgress?.(piece.end);
     }
   }
 

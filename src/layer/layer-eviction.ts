@@ -3,9 +3,9 @@ import { join } from "node:path";
 import { PIN_FILE } from "../cache/blob-use.js";
 import { EVICTION_PIECE_BYTES } from "../cache/evict.js";
 import type { CacheHolder } from "../cache/room.js";
-import { clearVerified, type WholeFile } from "../cache/verified-marks.js";
 import { SPAN_PRESENT, type SpanStore, type SpanUse } from "../native/layer.js";
 import type { ByteRange } from "../native/sparse.js";
+import type { LayerMarks } from "./layer-marks.js";
 import type { RangeFetcher } from "./range-fetcher.js";
 import type { SpanProvider } from "./span-provider.js";
 import type { SpanTable } from "./span-table.js";
@@ -13,7 +13,8 @@ import type { SpanTable } from "./span-table.js";
 export interface LayerEvictionOptions {
   /** Of the blob in the cache. */
   readonly directory: string;
-  readonly dataName: WholeFile;
+  /** Taken away before anything is given up. */
+  readonly marks: LayerMarks;
   readonly table: SpanTable;
   readonly store: SpanStore;
   readonly fetcher: RangeFetcher;
@@ -29,10 +30,10 @@ export class LayerEviction implements CacheHolder {
   }
 
   async giveUpCompressed(bytes: number): Promise<number> {
-    const { fetcher, directory } = this.#o;
+    const { fetcher, marks } = this.#o;
     const present = fetcher.disk?.present({ begin: 0, end: fetcher.disk.sizeBytes }) ?? [];
     if (present.length === 0 || this.#pinned) return 0;
-    await clearVerified(directory, "compressed");
+    await marks.clearBlob();
     let freed = 0;
     // What has been decoded first: nobody needs it any more unless its spans go as well.
     for (const ranges of [present.flatMap((range) => this.#decoded(range)), present]) {
@@ -52,8 +53,8 @@ export class LayerEviction implements CacheHolder {
   }
 
   async giveUpSpans(spans: readonly number[]): Promise<number> {
-    const { directory, dataName, store } = this.#o;
-    await clearVerified(directory, dataName);
+    const { marks, store } = this.#o;
+    await marks.clearTar();
     return await store.tryEvict(spans);
   }
 

@@ -1,35 +1,30 @@
-import { join } from "node:path";
 import { messageOf, OcifsError } from "../base/errors.js";
 import type { Log } from "../base/log.js";
 import type { BlobSource } from "../blob/blob-source.js";
-import type { BlobUse } from "../cache/blob-use.js";
 import { bootId, type CacheDirectory } from "../cache/cache-directory.js";
-import { CompressedFile } from "../cache/compressed-file.js";
-import { closeFd, openFd, readAt, truncateFd } from "../cache/raw-file.js";
 import { unlimitedRoom } from "../cache/room.js";
-import type { WholeFile } from "../cache/verified-marks.js";
 import { SpanStore } from "../native/layer.js";
-import { hasherOf } from "../oci/digest.js";
+import type { Digest } from "../oci/digest.js";
+import { LinkedSignal } from "../registry/abort.js";
 import { CachedLayerDevice } from "./cached-layer-device.js";
 import { fetchSizes } from "./fetch-sizes.js";
 import { LayerEviction } from "./layer-eviction.js";
+import { type LayerFiles, openLayerFiles } from "./layer-files.js";
+import { type FillOutcome, LayerFill } from "./layer-fill.js";
+import { LayerMarks } from "./layer-marks.js";
+import type { Pace } from "./pace.js";
 import { RangeFetcher } from "./range-fetcher.js";
 import { SpanFetcher } from "./span-fetcher.js";
 import type { SpanProvider } from "./span-provider.js";
 import type { SpanTable } from "./span-table.js";
 import { StreamSpans } from "./stream-spans.js";
-
-const HASH_CHUNK_BYTES = 1 << 20;
+import { digestOfBlob } from "./whole-blob.js";
 
 /** What opening a layer adds to the cache beside its states: directories, names, the header. */
 const OPENING_BYTES = 32 << 10;
 
-/** A layer's files in the cache, and the mark that they are in use. */
-interface DiskCache {
-  readonly use: BlobUse;
-  readonly compressed: CompressedFile;
-  readonly dataName: WholeFile;
-}
+/** A layer's files, and what is known of them; no marks when they cannot be read or written. */
+type DiskCache = LayerFiles & { readonly marks: LayerMarks | undefined };
 
 export interface OpenLayerOptions {
   readonly source: BlobSource;
@@ -39,6 +34,10 @@ export interface OpenLayerOptions {
   readonly checkWindows: boolean;
   /** Check the blob's digest once all of it is in the cache. */
   readonly checkBlob: boolean;
+  /** Of the whole uncompressed tar, where the index recorded it; the table then maps all of the tar. */
+  readonly tarDigest?: Digest;
+  /** The image's own word for that digest, asked for by a fill when the index has none. */
+  readonly fetchDiffId?: (signal: AbortSignal) => Promise<Digest | undefined>;
   readonly log: Log;
 }
 
@@ -48,6 +47,10 @@ export interface LayerStats {
   readonly cachedSpans: number;
   readonly sizeBytes: number;
   readonly cache: "disk" | "memory";
+  /** All of it is decoded in the cache and its digest is right: it needs no network any more. */
+  readonly complete: boolean;
+  /** All of the blob is in the cache and its digest is right. */
+  readonly blobVerified: boolean;
   /** What is wrong with this layer, in one sentence. */
   readonly problem: string | undefined;
 }
@@ -58,31 +61,38 @@ export class OpenLayer implements AsyncDisposable {
   readonly store: SpanStore;
   readonly spans: SpanProvider;
   readonly device: CachedLayerDevice;
+  readonly #o: OpenLayerOptions;
   readonly #fetcher: RangeFetcher;
-  readonly #compressed: CompressedFile | undefined;
-  readonly #use: BlobUse | undefined;
+  readonly #disk: DiskCache | undefined;
   readonly #eviction: Disposable | undefined;
   readonly #log: Log;
   readonly #closing = new AbortController();
+  /** All bytes of the blob that are in the cache came from the source since this layer was opened. */
+  #fresh: boolean;
+  #filling: Promise<FillOutcome> | undefined;
   #checking: Promise<void> | undefined;
   #closed: Promise<void> | undefined;
   #problem: string | undefined;
 
   private constructor(o: OpenLayerOptions, store: SpanStore, disk: DiskCache | undefined) {
-    const compressed = disk?.compressed;
-    const room = disk?.use.room(o.cache.room) ?? unlimitedRoom;
-    this.#use = disk?.use;
     this.source = o.source;
     this.store = store;
-    this.#compressed = compressed;
+    this.#o = o;
+    this.#disk = disk;
     this.#log = o.log;
+    this.#fresh = disk?.compressed.presentBytes() === 0;
+    const room = disk?.use.room(o.cache.room) ?? unlimitedRoom;
     const events = {
       onDegraded: (reason: string) => this.#degraded(reason),
+      // A fill hashes what it brings.
       onComplete: () => {
-        if (o.checkBlob && compressed) this.#checking = this.#checkBlob(compressed);
+        if (!this.#filling) void this.checkWholeBlob();
+      },
+      onDiscard: async () => {
+        if (disk?.marks?.blobVerified) await disk.marks.clearBlob();
       },
     };
-    this.#fetcher = new RangeFetcher(o.source, compressed, events, room);
+    this.#fetcher = new RangeFetcher(o.source, disk?.compressed, events, room);
     const spans = {
       table: o.table,
       store,
@@ -98,10 +108,12 @@ export class OpenLayer implements AsyncDisposable {
         ? new StreamSpans({ ...spans, sizeBytes: o.source.sizeBytes })
         : new SpanFetcher({ ...spans, checkWindows: o.checkWindows });
     this.device = new CachedLayerDevice(store, this.spans);
-    if (disk) {
+    // Without marks that can be taken away nothing may be given up.
+    if (disk?.marks) {
+      const { directory, marks } = disk;
       const eviction = new LayerEviction({
-        directory: disk.use.path,
-        dataName: disk.dataName,
+        directory,
+        marks,
         table: o.table,
         store,
         fetcher: this.#fetcher,
@@ -124,12 +136,13 @@ export class OpenLayer implements AsyncDisposable {
       try {
         using room = await o.cache.room.reserve(OPENING_BYTES + o.table.spanCount);
         if (!room) throw new OcifsError("no-space", "the cache's limit leaves no room for one layer more");
-        const files = await openCacheFiles(o);
+        const { files, fds } = await openLayerFiles(o.cache, o.source, o.table);
         try {
-          return new OpenLayer(o, new SpanStore({ ...common, ...files.fds }), files);
+          const store = new SpanStore({ ...common, ...fds });
+          const marks = await openMarks(o, files, store);
+          return new OpenLayer(o, store, { ...files, marks });
         } catch (error) {
-          await files.compressed[Symbol.asyncDispose]();
-          await files.use[Symbol.asyncDispose]();
+          await files[Symbol.asyncDispose]();
           throw error;
         }
       } catch (error) {
@@ -141,16 +154,55 @@ export class OpenLayer implements AsyncDisposable {
     return layer;
   }
 
+  /** All of it is decoded in the cache and its digest is right. */
+  get complete(): boolean {
+    return this.#disk?.marks?.tarVerified ?? false;
+  }
+
+  /** Compressed bytes that are not in the cache; 0 of a complete layer, which needs none. */
+  get bytesLeft(): number {
+    if (this.complete) return 0;
+    return this.source.sizeBytes - (this.#disk?.compressed.presentBytes() ?? 0);
+  }
+
   stats(): LayerStats {
     const spans = this.store.stats();
     return {
-      cachedBytes: this.#compressed?.presentBytes() ?? 0,
+      cachedBytes: this.#disk?.compressed.presentBytes() ?? 0,
       spans: spans.spans,
       cachedSpans: spans.presentSpans,
       sizeBytes: spans.sizeBytes,
-      cache: this.#compressed && spans.diskOk ? "disk" : "memory",
+      cache: this.#disk && spans.diskOk ? "disk" : "memory",
+      complete: this.complete,
+      blobVerified: this.#disk?.marks?.blobVerified ?? false,
       problem: this.#problem,
     };
+  }
+
+  /**
+   * Makes the layer complete, slowly: see LayerFill for what that means and what is thrown. A layer whose blob or tar is not
+   * what its digest says is refused from then on. One fill at a time.
+   */
+  async fill(pace: Pace, signal: AbortSignal): Promise<FillOutcome> {
+    if (this.#filling) throw new OcifsError("busy", `fill of ${this.source.digest}: it is being filled`);
+    using linked = new LinkedSignal(signal, this.#closing.signal);
+    this.#filling = this.#fill(pace, linked.signal);
+    try {
+      return await this.#filling;
+    } finally {
+      this.#filling = undefined;
+    }
+  }
+
+  /**
+   * Checks a blob that is whole and was not checked before, from the cache alone: it is marked, or the layer refused. Does
+   * nothing for others. Never rejects: what prevents the check is logged.
+   */
+  checkWholeBlob(): Promise<void> {
+    this.#checking ??= this.#checkBlob().finally(() => {
+      this.#checking = undefined;
+    });
+    return this.#checking;
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -162,6 +214,7 @@ export class OpenLayer implements AsyncDisposable {
   async #close(): Promise<void> {
     this.#closing.abort();
     this.#eviction?.[Symbol.dispose]();
+    await Promise.allSettled([this.#filling]);
     // In this order: decoders read from the fetcher's files.
     await this.spans[Symbol.asyncDispose]();
     await this.#fetcher[Symbol.asyncDispose]();
@@ -173,8 +226,7 @@ export class OpenLayer implements AsyncDisposable {
       this.#log.warn("could not flush the cache", { reason: messageOf(error) });
     }
     this.store.close();
-    await this.#compressed?.[Symbol.asyncDispose]();
-    await this.#use?.[Symbol.asyncDispose]();
+    await this.#disk?.[Symbol.asyncDispose]();
     await this.source[Symbol.asyncDispose]();
   }
 
@@ -184,68 +236,96 @@ export class OpenLayer implements AsyncDisposable {
     this.#log.warn("the cache cannot be written; reads go on without it", { digest: this.source.digest, reason });
   }
 
-  /** The end of trust on credit: a blob that is not what its digest says is not served any further. */
-  async #checkBlob(file: CompressedFile): Promise<void> {
+  async #fill(pace: Pace, signal: AbortSignal): Promise<FillOutcome> {
+    const { marks, compressed } = this.#disk ?? {};
+    if (!marks || !compressed) {
+      return { kind: "broken", error: new OcifsError("io", "there is no disk cache that the layer could be kept in") };
+    }
+    const outcome = await new LayerFill(
+      {
+        table: this.#o.table,
+        store: this.store,
+        spans: this.spans,
+        fetcher: this.#fetcher,
+        compressed,
+        marks,
+        room: this.#o.cache.room,
+        tarDigest: this.#o.tarDigest,
+        fetchDiffId: this.#o.fetchDiffId,
+        checkBlob: () => this.checkWholeBlob(),
+      },
+      pace,
+    ).run(signal);
+    if (outcome.kind !== "refused" || this.spans.refusal) return outcome;
+    if (await this.#startOver(outcome)) throw new OcifsError("busy", `${outcome.error.message}; it is fetched again`);
+    await this.#refuse(outcome);
+    return outcome;
+  }
+
+  async #checkBlob(): Promise<void> {
+    const { marks, compressed } = this.#disk ?? {};
+    if (!this.#o.checkBlob || !compressed || !this.#fetcher.complete || marks?.blobVerified) return;
+    const { digest, description } = this.source;
+    const { signal } = this.#closing;
     try {
-      const hash = hasherOf(this.source.digest);
-      const buffer = Buffer.alloc(HASH_CHUNK_BYTES);
-      for (let at = 0; at < file.sizeBytes; ) {
-        if (this.#closing.signal.aborted) return;
-        const lease = this.#fetcher.leaseIfThere({ begin: at, end: Math.min(file.sizeBytes, at + buffer.length) });
-        // Some of it was given up meanwhile: it is checked when it is complete again.
-        if (!lease) return;
-        const n = await readAt(file.fd, buffer, at).finally(() => lease.release());
-        if (n === 0) throw new OcifsError("io", `cache file of ${this.source.digest}: it ends at ${at}`);
-        hash.update(buffer.subarray(0, n));
-        at += n;
-      }
-      const got = `${this.source.digest.split(":")[0]}:${hash.digest("hex")}`;
-      if (got === this.source.digest) {
-        this.#log.info("the blob is complete and its digest is right", { digest: this.source.digest });
+      let got = await digestOfBlob(compressed, digest, signal);
+      // A block that was given up and came again while it was read would have been zeros.
+      if (got !== undefined && got !== digest) got = await digestOfBlob(compressed, digest, signal);
+      if (got === undefined) return;
+      if (got === digest) {
+        this.#log.info("the blob is complete and its digest is right", { digest });
+        // Without its mark it is checked again by the next mount; nothing is wrong with it.
+        await marks?.markBlob().catch((cause: unknown) => {
+          this.#log.warn("a layer cannot be marked as checked", { digest, reason: messageOf(cause) });
+        });
         return;
       }
-      const error = new OcifsError(
-        "mismatch",
-        `${this.source.description}: all of it was fetched and its digest is ${got}; its bytes are not served any more`,
-      );
-      this.#problem = error.message;
-      this.#log.error(error.message);
-      this.spans.refuse(error);
-      file.discard({ begin: 0, end: file.sizeBytes });
-      const { spans } = this.store.stats();
-      if (spans > 0) await this.store.evict(0, spans - 1);
+      const error = new OcifsError("mismatch", `${description}: all of it was fetched and its digest is ${got}`);
+      if (!(await this.#startOver({ of: "blob", error }))) await this.#refuse({ of: "blob", error });
     } catch (error) {
+      if (signal.aborted) return;
       this.#problem = `the blob's digest could not be checked: ${messageOf(error)}`;
-      this.#log.error(this.#problem, { digest: this.source.digest });
+      this.#log.error(this.#problem, { digest });
     }
+  }
+
+  /**
+   * A wrong blob of which some was here before may have been damaged here: all of it goes, once, and what comes from the
+   * source decides. False when nothing is to be blamed on the cache.
+   */
+  async #startOver({ of, error }: { of: "blob" | "tar"; error: OcifsError }): Promise<boolean> {
+    if (of === "tar" || this.#fresh) return false;
+    this.#log.warn("cached bytes are wrong, fetching them again", { reason: error.message });
+    await this.#disk?.marks?.clearTar();
+    await this.#fetcher.discard({ begin: 0, end: this.source.sizeBytes });
+    const { spans } = this.store.stats();
+    if (spans > 0) await this.store.evict(0, spans - 1);
+    this.#fresh = true;
+    return true;
+  }
+
+  /** The end of trust on credit: a layer that is not what its digest says is not served any further. */
+  async #refuse({ of, error: cause }: { of: "blob" | "tar"; error: OcifsError }): Promise<void> {
+    const error = new OcifsError("mismatch", `${cause.message}; its bytes are not served any more`, { cause });
+    this.#problem = error.message;
+    this.spans.refuse(error);
+    await this.#disk?.marks?.clearTar();
+    if (of === "blob") {
+      await this.#disk?.marks?.clearBlob();
+      const { compressed } = this.#disk ?? {};
+      compressed?.discard({ begin: 0, end: compressed.sizeBytes });
+    }
+    const { spans } = this.store.stats();
+    if (spans > 0) await this.store.evict(0, spans - 1);
+    this.#log.error(error.message, { digest: this.source.digest });
   }
 }
 
-/**
- * Opens or creates the blob's three cache files. `data` and `spans` carry the span table's identity in their names: what
- * one index decodes, right or wrong, never reaches mounts that use another. The descriptors in `fds` go to the SpanStore.
- */
-async function openCacheFiles(
-  o: OpenLayerOptions,
-): Promise<DiskCache & { readonly fds: { dataFd: number; spansFd: number } }> {
-  const use = await o.cache.useBlob(o.source.digest);
-  const directory = use.path;
-  const key = Buffer.from(o.table.partition).toString("hex").slice(0, 16);
-  const dataName: WholeFile = `data-${key}`;
-  const sizeBytes = o.table.outStarts.at(-1) ?? 0;
-  const opened: number[] = [];
-  let compressed: CompressedFile | undefined;
+async function openMarks(o: OpenLayerOptions, files: LayerFiles, store: SpanStore): Promise<LayerMarks | undefined> {
   try {
-    compressed = await CompressedFile.open(join(directory, "compressed"), o.source.sizeBytes);
-    const dataFd = await openFd(join(directory, dataName), "create");
-    opened.push(dataFd);
-    await truncateFd(dataFd, sizeBytes);
-    const spansFd = await openFd(join(directory, `spans-${key}`), "create");
-    return { use, compressed, dataName, fds: { dataFd, spansFd } };
+    return await LayerMarks.open({ ...files, blobDigest: o.source.digest, tarDigest: o.tarDigest, store });
   } catch (error) {
-    for (const fd of opened) await closeFd(fd);
-    await compressed?.[Symbol.asyncDispose]();
-    await use[Symbol.asyncDispose]();
-    throw error;
+    o.log.warn("marks of complete layers cannot be used", { digest: o.source.digest, reason: messageOf(error) });
+    return undefined;
   }
 }

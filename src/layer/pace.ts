@@ -7,8 +7,8 @@ const CREDIT_MS = 50;
 /** Requests smaller than this cost more than the bytes they bring. */
 const MIN_REQUEST_BYTES = 64 << 10;
 
-/** Steps of the system's wall clock would stop a fill for as long as the step. */
-const monotonicClock: Clock = { ...systemClock, nowMs: () => performance.now() };
+/** Milliseconds that only grow: a step of the wall clock would stop a fill for as long as the step. */
+export const monotonicClock: Clock = { ...systemClock, nowMs: () => performance.now() };
 
 export interface PaceOptions {
   /** Upper bound for all transfers that share this pace together; without it they are only held and released. */

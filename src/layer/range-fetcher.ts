@@ -41,6 +41,8 @@ export interface RangeFetcherEvents {
   onDegraded(reason: string): void;
   /** The last missing byte of the blob has been written to the file on disk. */
   onComplete(): void;
+  /** Bytes are about to be discarded; it is waited for. */
+  onDiscard?(): Promise<void>;
 }
 
 /**
@@ -188,6 +190,7 @@ export class RangeFetcher implements AsyncDisposable {
 
   /** Forgets the blocks of `range`, because they turned out to be wrong; waits for leases of them, which must see no holes. */
   async discard(range: ByteRange): Promise<void> {
+    await this.#events.onDiscard?.();
     const blocks = alignToBlocks(range, this.#source.sizeBytes);
     for (;;) {
       if (this.#leases.overlaps(blocks)) await this.#leases.nextRelease();

@@ -85,6 +85,18 @@ export class SpanFetcher implements SpanProvider {
     return this.#held.has(span);
   }
 
+  async bring(span: number, signal: AbortSignal): Promise<void> {
+    throwIfAborted(signal, "fill");
+    if (this.#refusal) throw this.#refusal;
+    if (this.#o.store.present(span)) return;
+    if (!this.#inFlight.has(span)) this.#start(span);
+    await waitShared(this.#inFlight.get(span) ?? Promise.resolve(), "fill", signal);
+  }
+
+  get refusal(): OcifsError | undefined {
+    return this.#refusal;
+  }
+
   refuse(error: OcifsError): void {
     this.#refusal = error;
   }

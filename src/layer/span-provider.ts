@@ -14,6 +14,13 @@ export interface SpanProvider extends AsyncDisposable {
   /** Until disposal none of these spans is given up for want of room: for who reads them next. */
   hold(first: number, last: number): Disposable;
   holds(span: number): boolean;
+  /**
+   * Makes one span present for nobody who waits for it: without reading ahead, and without a word about how the layer is
+   * read. Its compressed bytes should be here: those that are not are fetched as demand.
+   */
+  bring(span: number, signal: AbortSignal): Promise<void>;
+  /** Why nothing of this blob is served any more. */
+  readonly refusal: OcifsError | undefined;
   /** From now on every read of missing spans fails with this error: the blob is not what it should be. */
   refuse(error: OcifsError): void;
 }

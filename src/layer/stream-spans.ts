@@ -80,6 +80,14 @@ export class StreamSpans implements SpanProvider {
     return this.#held.has(span);
   }
 
+  bring(span: number, signal: AbortSignal): Promise<void> {
+    return this.ensure(span, span, { signal });
+  }
+
+  get refusal(): OcifsError | undefined {
+    return this.#refusal;
+  }
+
   refuse(error: OcifsError): void {
     this.#refusal = error;
   }

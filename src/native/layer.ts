@@ -33,6 +33,10 @@ export interface SpanUse {
 export interface SpanStoreStats {
   readonly spans: number;
   readonly presentSpans: number;
+  /** Present in `data`, not only in memory. */
+  readonly dataSpans: number;
+  /** Grows with each eviction from `data`, by whatever process. */
+  readonly generation: number;
   readonly presentBytes: number;
   readonly sizeBytes: number;
   /** False after the disk cache was given up (full, read-only). */
@@ -61,6 +65,8 @@ export interface NativeSpanStore {
   tryEvict(spans: readonly number[]): Promise<number>;
   leastRecent(count: number): number[];
   wake(first: number, last: number): boolean;
+  trustSuspect(): void;
+  forgetMemory(): void;
   close(): void;
 }
 
@@ -163,6 +169,14 @@ export class SpanStore {
    */
   wake(first: number, last: number): boolean {
     return callNative(() => this.handle.wake(first, last));
+  }
+  /** Suspect spans are present: somebody knows that all of `data` was flushed and right before the reboot. */
+  trustSuspect(): void {
+    callNative(() => this.handle.trustSuspect());
+  }
+  /** Forgets spans that are in memory only, so that they can be written to `data` again. */
+  forgetMemory(): void {
+    callNative(() => this.handle.forgetMemory());
   }
   /** From now on spans are kept in memory only. */
   disableDisk(): void {

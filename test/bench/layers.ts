@@ -9,7 +9,7 @@ import type { Digest } from "../../src/oci/digest.js";
 import { endMarker, padding, type TarItem, tarHeader } from "../support/tar-builder.js";
 import { Content, Random } from "./content.js";
 
-export type LayerName = "debian" | "files" | "entries-60k" | "entries-250k" | "large" | "uniform";
+export type LayerName = "debian" | "files" | "entries-60k" | "entries-250k" | "large" | "uniform" | "medium";
 
 export interface LayerFile {
   readonly path: string;
@@ -28,10 +28,11 @@ interface Item extends Omit<TarItem, "data"> {
 const MB = 1_000_000;
 const MiB = 1 << 20;
 
-/** Files that workloads read by name, all in the layer "files" or "large". */
+/** Files that workloads read by name, all in the layer "files", "large" or "medium". */
 export const wellKnown = {
   fiveMb: { path: "data/five-mb.bin", sizeBytes: 5 * MB },
   sixMb: { path: "data/six-mb.bin", sizeBytes: 6 * MB },
+  late: { path: "late.bin", sizeBytes: 128 * MiB },
   random: { path: "data/random.bin", sizeBytes: 64 * MiB },
   sequential: { path: "data/sequential.bin", sizeBytes: 256 * MiB },
 } as const;
@@ -60,6 +61,11 @@ const generators: Readonly<Record<Exclude<LayerName, "debian">, () => Generator<
     yield { ...wellKnown.sequential, seed: 8 };
     yield { path: "rest/", type: "directory" };
     for (let i = 0; i < 200; i++) yield { path: `rest/${i}.bin`, sizeBytes: 4 * MiB, seed: 1000 + i };
+  },
+  *medium() {
+    yield { path: "early/", type: "directory" };
+    for (let i = 0; i < 60; i++) yield { path: `early/${i}.bin`, sizeBytes: 4 * MiB, seed: 3000 + i };
+    yield { ...wellKnown.late, seed: 9 };
   },
   *uniform() {
     for (let i = 0; i < 11; i++) yield { path: `same-${i}.txt`, sizeBytes: 100 * MiB };

@@ -5,6 +5,7 @@ import { parseArgs } from "node:util";
 import { Bench } from "./bench.js";
 import type { Figure } from "./figures.js";
 import { describeMachine, formatMarkdown, type Report } from "./report.js";
+import { backgroundFill } from "./workloads/background-fill.js";
 import { coldFile, coldRandom } from "./workloads/cold-reads.js";
 import { daemonMemory } from "./workloads/daemon-memory.js";
 import { findAll } from "./workloads/find.js";
@@ -23,6 +24,7 @@ const workloads: Readonly<Record<string, (bench: Bench) => Promise<Figure[]>>> =
   memory: daemonMemory,
   mount: mountTime,
   remount: remountTime,
+  fill: backgroundFill,
 };
 
 const usage = `usage: scripts/bench [--quick] [--only NAME...] [--out DIR]

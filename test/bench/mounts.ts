@@ -18,6 +18,8 @@ export interface LayerMountRequest {
   readonly index?: IndexPaths;
   readonly cacheDirectory: string;
   readonly directory: string;
+  /** More words of mount options. */
+  readonly options?: readonly string[];
   /** For the standard error of helper and daemon. */
   readonly logPath: string;
 }
@@ -69,7 +71,7 @@ export class LayerMount implements AsyncDisposable {
     const paths: string[] = [];
     for (const hex of await readdir(blobs)) {
       for (const name of await readdir(join(blobs, hex))) {
-        if (name.startsWith("data-")) paths.push(join(blobs, hex, name));
+        if (/^data-[0-9a-f]+$/.test(name)) paths.push(join(blobs, hex, name));
       }
     }
     const [path] = paths;
@@ -92,7 +94,8 @@ function mountArguments(request: LayerMountRequest): string[] {
   const { reference, index, cacheDirectory, directory } = request;
   const words =
     index === undefined ? [] : ["oci.layer=0", `oci.tarindex=${index.tarindexPath}`, `oci.zinfo=${index.zinfoPath}`];
-  return [mountProgram, reference, directory, ...words, "-o", `oci.insecure,cachedir="${cacheDirectory}"`];
+  const options = ["oci.insecure", `cachedir="${cacheDirectory}"`, ...(request.options ?? [])];
+  return [mountProgram, reference, directory, ...words, "-o", options.join(",")];
 }
 
 async function statusOf(directory: string, options: CommandOptions): Promise<MountStatus> {

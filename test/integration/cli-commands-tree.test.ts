@@ -254,8 +254,8 @@ test("status: a table, JSON, and nothing when there are no mounts", async (t) =>
   await sandbox.mounted([reference, mountpoint, ...layer.words, "-o", "oci.insecure"]);
   assert.equal(await readFile(join(mountpoint, "hello"), "utf8"), "hello \n");
   const [title, row] = (await gives(["status"])).split("\n");
-  assert.match(title ?? "", /^MOUNTPOINT +SOURCE +DRIVER +STATE +FETCHED +OF +SPANS +HITS +ERRORS$/);
-  assert.match(row ?? "", new RegExp(`^${mountpoint} +${reference} +fuse +ready +.* +1/3 +\\d+% +0$`));
+  assert.match(title ?? "", /^MOUNTPOINT +SOURCE +DRIVER +STATE +FETCHED +OF +SPANS +COMPLETE +HITS +ERRORS$/);
+  assert.match(row ?? "", new RegExp(`^${mountpoint} +${reference} +fuse +ready +.* +1/3 +0/1 +\\d+% +0$`));
   const status = await sandbox.status(mountpoint);
   const [only] = status.layers;
   assert.deepEqual([only?.digest, only?.spans, only?.cachedSpans, only?.cache], [layer.digest, 3, 1, "disk"]);

@@ -1,3 +1,4 @@
+import assert from "node:assert/strict";
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdir, mkdtemp, readdir, rm } from "node:fs/promises";
@@ -5,6 +6,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { TestContext } from "node:test";
 import { promisify } from "node:util";
+import { callAllDaemons } from "../../src/daemon/control.js";
+import type { MountStatus } from "../../src/daemon/status.js";
 import { repositoryRoot } from "./fixtures.js";
 
 const run = promisify(execFile);
@@ -22,9 +25,15 @@ export interface FaultMount {
   readonly pid: number;
   /** What the daemon wrote to its standard error. */
   readonly log: () => string;
+  /** Resolves once the log has a match; rejects when the daemon ends before. */
+  logged(pattern: RegExp): Promise<void>;
+  /** What `ocifs status` would show. */
+  status(): Promise<MountStatus>;
   /** `cat` of one file, as a process of its own. */
   startReader(name: string): { readonly child: ChildProcess; readonly result: Promise<ReadResult> };
   openFiles(): Promise<number>;
+  /** SIGKILL; the mount is taken away after it. */
+  kill(): Promise<void>;
   /** SIGTERM; resolves to the daemon's exit code. */
   stop(): Promise<number | null>;
 }
@@ -46,6 +55,7 @@ export async function startFaultMount(
     env: { ...process.env, OCIFS_RUNTIME_DIR: join(base, "run") },
   });
   let text = "";
+  const watchers = new Set<() => void>();
   const exited = once(child, "exit").then(([code]) => code as number | null);
   t.after(async () => {
     // Readers of a mount whose daemon is gone get an error; those of a detached one, too.
@@ -58,6 +68,7 @@ export async function startFaultMount(
     child.stderr.on("data", (chunk: Buffer) => {
       text += chunk.toString();
       if (text.includes("is ready")) resolve();
+      for (const look of watchers) look();
     });
     void exited.then((code) => reject(new Error(`mount.ocifs ended with ${code}: ${text}`)));
   });
@@ -66,6 +77,28 @@ export async function startFaultMount(
     directory,
     pid,
     log: () => text,
+    logged: (pattern) =>
+      new Promise<void>((resolve, reject) => {
+        const look = () => {
+          if (!pattern.test(text)) return;
+          watchers.delete(look);
+          resolve();
+        };
+        watchers.add(look);
+        look();
+        void exited.then((code) =>
+          reject(new Error(`the daemon ended with ${code} before it logged ${pattern}: ${text}`)),
+        );
+      }),
+    status: async () => {
+      const { answers } = await callAllDaemons(join(base, "run"), "status");
+      return (answers as MountStatus[]).find((each) => each.pid === pid) ?? assert.fail("the daemon does not answer");
+    },
+    kill: async () => {
+      child.kill("SIGKILL");
+      await exited;
+      await run("umount", ["-l", directory]);
+    },
     startReader: (name) => startReader(t, join(directory, name)),
     openFiles: async () => (await readdir(`/proc/${pid}/fd`)).length,
     stop: () => {

@@ -5,11 +5,13 @@ import { constants, gzipSync } from "node:zlib";
 import type { Log } from "../../src/base/log.js";
 import type { BlobSource } from "../../src/blob/blob-source.js";
 import { CacheDirectory } from "../../src/cache/cache-directory.js";
+import type { CacheRoom } from "../../src/cache/room.js";
 import { SpanIndex } from "../../src/gzip/span-index.js";
 import { openZinfo } from "../../src/gzip/zinfo.js";
 import { type CreatedIndex, createLayerIndex } from "../../src/index/create.js";
 import { GzipSpanTable } from "../../src/layer/gzip-span-table.js";
 import { OpenLayer } from "../../src/layer/open-layer.js";
+import type { Digest } from "../../src/oci/digest.js";
 import { memoryBlob } from "./blob-sources.js";
 import { buildTar } from "./tar-builder.js";
 import { tempDirectory } from "./temp.js";
@@ -31,6 +33,8 @@ export interface LayerFixtureOptions {
   readonly seed?: number;
   /** Incompressible content; otherwise it shrinks to about two thirds. */
   readonly random?: boolean;
+  /** Zeros behind the archive's end. */
+  readonly paddingBytes?: number;
 }
 
 /** The same bytes for the same arguments. `random` uses all values, otherwise they are hex digits and some repetition. */
@@ -49,7 +53,8 @@ export async function makeLayerFixture(t: TestContext, options: LayerFixtureOpti
   const { random = false, seed = 0 } = options;
   const sizes = Object.entries(options.files ?? { small: 1000, big: 400_000, last: 70_000 });
   const files = new Map(sizes.map(([name, size]) => [name, contentOf(`${seed} ${name}`, size, random)]));
-  const tar = buildTar([...files].map(([path, data]) => ({ path, data })));
+  const archive = buildTar([...files].map(([path, data]) => ({ path, data })));
+  const tar = Buffer.concat([archive, Buffer.alloc(options.paddingBytes ?? 0)]);
   // A low memLevel makes many deflate blocks, so checkpoints come close to where they are wanted.
   const gz = gzipSync(tar, random ? { level: 1 } : { memLevel: 4, strategy: constants.Z_DEFAULT_STRATEGY });
   const directory = await tempDirectory(t);
@@ -72,6 +77,10 @@ export interface OpenFixtureOptions {
   readonly checkBlob?: boolean;
   /** Of the cache. */
   readonly limitBytes?: number;
+  /** Default: what the index recorded. */
+  readonly tarDigest?: Digest;
+  readonly fetchDiffId?: (signal: AbortSignal) => Promise<Digest | undefined>;
+  readonly room?: CacheRoom;
   /** Gets each line that is logged. */
   readonly say?: (line: string) => void;
 }
@@ -98,10 +107,13 @@ export async function openFixtureLayer(fixture: LayerFixture, options: OpenFixtu
   const log: Log = { debug: say("debug"), info: say("info"), warn: say("warn"), error: say("error") };
   const limit = options.limitBytes === undefined ? {} : { limitBytes: options.limitBytes };
   const cache = await CacheDirectory.open(options.cacheDir, limit);
+  if (options.room) Object.defineProperty(cache, "room", { value: options.room });
   const layer = await OpenLayer.open({
     source: options.source,
     table,
     cache,
+    ...(options.foreign ? {} : { tarDigest: options.tarDigest ?? manifest.tar.digest }),
+    ...(options.fetchDiffId === undefined ? {} : { fetchDiffId: options.fetchDiffId }),
     checkWindows: options.checkWindows ?? true,
     checkBlob: options.checkBlob ?? true,
     log,

@@ -109,7 +109,7 @@ test("a process that is killed gives back what it had reserved", async (t) => {
 test("a limit that leaves room for nothing refuses everything, and none refuses nothing", async (t) => {
   const cache = await openCache(t, await tempDirectory(t), 16 << 10);
   assert.equal(await cache.room.reserve(1), undefined);
-  assert.equal(await cache.room.tryReserve(1), false);
+  assert.equal(await cache.room.makeRoom(1), false);
   const free = await openCache(t, await tempDirectory(t));
-  assert.equal(await free.room.tryReserve(1e12), true);
+  assert.equal(await free.room.makeRoom(1e12), true);
 });

@@ -98,6 +98,7 @@ const valueCases: [word: string, expected: Partial<MountOptions>][] = [
   ["timeout=250ms", { timeoutMs: 250 }],
   ["verify=span", { verify: "span" }],
   ["prefetch=idle", { prefetch: "idle" }],
+  ["prefetchrate=2M", { prefetchBytesPerSecond: 2 << 20 }],
   ["allow_other", { allowOther: true }],
   ["foreground", { foreground: true }],
   ["log=debug", { log: { level: "debug" } }],
@@ -158,6 +159,7 @@ test("values that make no sense are refused and the message says what is wanted"
     ["timeout=s", /above zero/],
     ["verify=all", /blob, span, none/],
     ["prefetch=yes", /none, idle, all/],
+    ["prefetchrate=0", /size above zero/],
     ["log=trace", /error, warn, info, debug/],
     ["log=info:", /no value/],
   ];

@@ -34,6 +34,7 @@ function printMounts(stdout: TextSink, mounts: readonly MountStatus[]): void {
       { title: "FETCHED", align: "right" },
       { title: "OF", align: "right" },
       { title: "SPANS", align: "right" },
+      { title: "COMPLETE", align: "right" },
       { title: "HITS", align: "right" },
       { title: "ERRORS", align: "right" },
     ],
@@ -45,11 +46,17 @@ function printMounts(stdout: TextSink, mounts: readonly MountStatus[]): void {
       formatSize(mount.bytesFetched),
       formatSize(mount.bytesTotal),
       `${mount.layers.reduce((sum, l) => sum + l.cachedSpans, 0)}/${mount.layers.reduce((sum, l) => sum + l.spans, 0)}`,
+      `${mount.layers.filter((l) => l.complete).length}/${mount.layers.length}`,
       mount.hitRatio === null ? "-" : `${Math.floor(100 * mount.hitRatio)}%`,
       String(mount.errors),
     ]),
   );
   for (const mount of mounts) {
     if (mount.problem !== null) stdout.write(`${mount.mountpoint}: ${mount.problem}\n`);
+    for (const { digest, fill } of mount.layers) {
+      if (fill.state === "off" || (fill.state === "done" && fill.reason === null)) continue;
+      const what = [fill.state, fill.bytesLeft > 0 ? `${formatSize(fill.bytesLeft)} to fetch` : "", fill.reason ?? ""];
+      stdout.write(`${mount.mountpoint}: layer ${digest}: ${what.filter((part) => part !== "").join(", ")}\n`);
+    }
   }
 }
