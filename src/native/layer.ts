@@ -49,6 +49,7 @@ export interface NativeSpanStore {
   flushClean(): Promise<void>;
   disableDisk(): void;
   evict(first: number, last: number): Promise<void>;
+  adopt(first: number, last: number): Promise<number>;
   wake(first: number, last: number): boolean;
   close(): void;
 }
@@ -129,6 +130,13 @@ export class SpanStore {
    */
   evict(first: number, last: number): Promise<void> {
     return awaitNative(() => this.handle.evict(first, last));
+  }
+  /**
+   * Makes spans of [first, last] present whose bytes the caller has put into the data file and checked, and nobody has written
+   * to since. Spans that are present or that somebody writes or evicts are left alone. Resolves to how many became present.
+   */
+  adopt(first: number, last: number): Promise<number> {
+    return awaitNative(() => this.handle.adopt(first, last));
   }
   /**
    * Wakes who waits for spans of [first, last] and has all it wants, whoever brought them. False when some of
