@@ -83,4 +83,6 @@ export const limits = {
   imageEntries: 16 << 20,
   /** Downloads one process shares out at once: each has a file, and a connection or a place in the queue for one. */
   inFlightStreams: 1024,
+  /** Layers whose index is built at the same time: as many as a registry client transfers, at about 10 MiB of buffers each. */
+  layersBuiltAtOnce: 8,
 } as const;

@@ -6,6 +6,7 @@ import { type Log, openLog } from "../base/log.js";
 import { version } from "../base/version.js";
 import type { Mounted } from "../drivers/driver.js";
 import { mountWithFuse } from "../drivers/fuse.js";
+import type { BuildProgress } from "../image/build-indexes.js";
 import { type MountableImage, openMountableImage } from "../image/mountable-image.js";
 import { ControlServer } from "./control.js";
 import { MissHandler } from "./miss-handler.js";
@@ -18,6 +19,13 @@ export interface ReadyDetails {
   readonly warnings: readonly string[];
 }
 
+export interface RunMountOptions {
+  /** The log goes to standard error. */
+  readonly foreground?: boolean;
+  /** Called while indexes that are missing are built. */
+  readonly onBuildProgress?: (progress: BuildProgress) => void;
+}
+
 /**
  * Makes one mount and serves it until it is unmounted or a signal (SIGTERM, SIGINT) comes; then everything is closed.
  * Rejects when the mount cannot be made, or when the session breaks.
@@ -25,7 +33,7 @@ export interface ReadyDetails {
 export async function runMount(
   config: MountConfig,
   onReady: (details: ReadyDetails) => void,
-  logTo?: { readonly foreground: boolean },
+  options: RunMountOptions = {},
 ): Promise<void> {
   await using cleanup = new Cleanup();
   const stopping = new AbortController();
@@ -40,14 +48,16 @@ export async function runMount(
   cleanup.defer(() => void process.removeListener("SIGHUP", onHangup));
 
   const runtime = await openRuntimeDirectory();
-  const log = openDaemonLog(config, runtime, logTo?.foreground ?? false, cleanup);
+  const log = openDaemonLog(config, runtime, options.foreground ?? false, cleanup);
   const { driver: driverName, reason: driverReason } = chooseDriver(config.driver);
   const warnings: string[] = [];
   const warn = (message: string, fields?: Record<string, unknown>) => {
     if (warnings.length < 10) warnings.push(fields?.reason ? `${message}: ${fields.reason}` : message);
     log.warn(message, fields);
   };
-  const image = cleanup.add(await openMountableImage(config, { ...log, warn }, stopping.signal));
+  const { onBuildProgress } = options;
+  const request = { ...config, ...(onBuildProgress === undefined ? {} : { onBuildProgress }) };
+  const image = cleanup.add(await openMountableImage(request, { ...log, warn }, stopping.signal));
 
   let problem: string | undefined;
   const misses = new MissHandler(image.layers, {

@@ -2,12 +2,10 @@ import { open } from "node:fs/promises";
 import type { Cleanup } from "../base/cleanup.js";
 import { OcifsError } from "../base/errors.js";
 import type { Log } from "../base/log.js";
-import type { CacheDirectory } from "../cache/cache-directory.js";
 import { SpanIndex } from "../gzip/span-index.js";
 import { openZinfo } from "../gzip/zinfo.js";
 import { digestOfFile } from "../index/files.js";
-import { type LoadedIndex, loadIndex } from "../index/load.js";
-import { locateIndex } from "../index/locate.js";
+import type { LoadedIndex } from "../index/load.js";
 import { GzipSpanTable } from "../layer/gzip-span-table.js";
 import type { SpanTable } from "../layer/span-table.js";
 import { TarSpanTable } from "../layer/tar-span-table.js";
@@ -19,7 +17,7 @@ import { openTarindexCopy } from "./tarindex-memory.js";
 const TAR_BLOCK_BYTES = 512;
 
 export interface IndexChoice {
-  /** Index files; without them the index is looked for in the cache. */
+  /** Index files; without them the index in the cache is used, or built now. */
   readonly tarindex?: string;
   readonly zinfo?: string;
   /**
@@ -38,17 +36,14 @@ export interface IndexedLayer {
   readonly table: SpanTable;
 }
 
-/** Finds, loads and checks a layer's index. What it opens is closed by `cleanup`. */
+/** Checks a layer's index and opens it. What it opens is closed by `cleanup`. */
 export async function openIndexedLayer(
   options: IndexChoice,
   layer: SourceLayer,
-  cache: CacheDirectory,
+  index: LoadedIndex,
   cleanup: Cleanup,
   log: Log,
-  signal?: AbortSignal,
 ): Promise<IndexedLayer> {
-  const location = await locateIndex(options, cache, layer.blob.digest);
-  const index = await loadIndex({ ...location, blobDigest: layer.blob.digest, ...(signal ? { signal } : {}) });
   checkTrust(options, index, layer, log);
   const tree = await openTarindexCopy(index.tarindexPath, index.manifest?.tarindex.digest);
   cleanup.defer(() => tree.close());
@@ -111,7 +106,8 @@ function checkTarindex(tree: ErofsImage, index: LoadedIndex): number {
   return tarBytes;
 }
 
-async function openSpanTable(
+/** How the layer is divided, by its index. `tarBytes` counts where the index has no JSON that knows better. */
+export async function openSpanTable(
   layer: SourceLayer,
   index: LoadedIndex,
   tarBytes: number,

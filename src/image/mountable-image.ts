@@ -7,12 +7,16 @@ import { writeFully } from "../cache/raw-file.js";
 import { OpenLayer } from "../layer/open-layer.js";
 import { ErofsImage } from "../native/erofs.js";
 import { openMemoryFile } from "../native/sparse.js";
+import { type BuildProgress, buildMissingIndexes } from "./build-indexes.js";
 import { type IndexChoice, type IndexedLayer, openIndexedLayer } from "./indexed-layer.js";
+import { markWholeFiles } from "./mark-whole.js";
 import { deviceTagOf, LayerMerge } from "./merge-layers.js";
 import { type LayerChoice, OpenSource, type SourceOptions } from "./open-source.js";
 
 export interface MountableImageOptions extends SourceOptions, LayerChoice, IndexChoice {
   readonly cacheDir: string;
+  /** Called while indexes are built, and not at all when there is nothing to build. */
+  readonly onBuildProgress?: (progress: BuildProgress) => void;
 }
 
 /** A tree with the layers that its files lie in. */
@@ -37,8 +41,9 @@ export class MountableImage implements AsyncDisposable {
 
 /**
  * Opens an image for reading through the indexes of its layers: one layer if one is chosen, or the only one; otherwise all of
- * them, merged as a container would see them. Resolves the reference, finds the indexes, checks that index, checkpoints and
- * blob belong together as far as they say, and opens the cache. Nothing of a blob is fetched yet.
+ * them, merged as a container would see them. Resolves the reference, finds the indexes, builds those that are missing, checks
+ * that index, checkpoints and blob belong together as far as they say, and opens the cache. Of a blob that has an index
+ * nothing is fetched yet.
  */
 export async function openMountableImage(
   options: MountableImageOptions,
@@ -61,19 +66,33 @@ export async function openMountableImage(
         }),
       );
     const chosen = options.layer !== undefined || options.blob !== undefined || options.tarindex !== undefined;
-    if (chosen || source.layerCount === 1) {
-      const layer = await source.openLayer(options);
-      const indexed = await openIndexedLayer(options, layer, cache, cleanup, log, signal);
+    const single = chosen || source.layerCount === 1;
+    const choices = single ? [options] : Array.from({ length: source.layerCount }, (_, layer) => ({ layer }));
+    const layersOfSource = await Promise.all(choices.map((choice) => source.openLayer(choice)));
+    const { onBuildProgress: onProgress } = options;
+    await using indexes = await buildMissingIndexes({
+      choice: options,
+      source,
+      layers: layersOfSource,
+      cache,
+      log,
+      onProgress,
+      signal,
+    });
+    const marking = markWholeFiles(indexes.whole, log);
+    cleanup.defer(() => marking);
+    const [layer] = layersOfSource;
+    if (single && layer) {
+      const indexed = await openIndexedLayer(options, layer, indexes.of(layer), cleanup, log);
       return new MountableImage(indexed.tree, [await openData(indexed)], source.resolved?.manifestDigest, cleanup);
     }
     const indexed = new Map<string, IndexedLayer>();
     const merge = new LayerMerge();
-    for (let number = 0; number < source.layerCount; number++) {
+    for (const layer of layersOfSource) {
       throwIfAborted(signal, "mount");
-      const layer = await source.openLayer({ layer: number });
       const tag = deviceTagOf(layer.blob.digest);
       // The same layer may come twice; it is one device then, applied twice.
-      const known = indexed.get(tag) ?? (await openIndexedLayer(options, layer, cache, cleanup, log, signal));
+      const known = indexed.get(tag) ?? (await openIndexedLayer(options, layer, indexes.of(layer), cleanup, log));
       indexed.set(tag, known);
       const facts = known.index.manifest;
       merge.add({ image: known.tree, digest: layer.blob.digest, ...(facts === undefined ? {} : { facts }) });

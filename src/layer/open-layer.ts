@@ -11,7 +11,7 @@ import { CachedLayerDevice } from "./cached-layer-device.js";
 import { fetchSizes } from "./fetch-sizes.js";
 import { RangeFetcher } from "./range-fetcher.js";
 import { SpanFetcher } from "./span-fetcher.js";
-import type { SpanTable } from "./span-table.js";
+import { cacheKeyOf, type SpanTable } from "./span-table.js";
 
 const HASH_CHUNK_BYTES = 1 << 20;
 
@@ -182,7 +182,7 @@ async function openCacheFiles(
   o: OpenLayerOptions,
 ): Promise<{ compressed: CompressedFile; fds: { dataFd: number; spansFd: number } }> {
   const directory = await o.cache.blobDirectory(o.source.digest);
-  const key = Buffer.from(o.table.partition).toString("hex").slice(0, 16);
+  const key = cacheKeyOf(o.table);
   const sizeBytes = o.table.outStarts.at(-1) ?? 0;
   const compressed = await CompressedFile.open(join(directory, "compressed"), o.source.sizeBytes);
   const opened: number[] = [];

@@ -3,6 +3,7 @@ import type { Argv } from "yargs";
 import type { Log } from "../../base/log.js";
 import { ErofsTree } from "../../erofs/reader.js";
 import { type MountableImage, openMountableImage } from "../../image/mountable-image.js";
+import { BuildDisplay } from "../build-display.js";
 import { type CommandContext, type RegistryArguments, registryOptions } from "../command.js";
 import { toLayerNumber, toSourceOptions } from "./source-arguments.js";
 
@@ -42,6 +43,7 @@ export async function withImageTree(
     context.stderr.write(`ocifs: ${message}${reason === undefined ? "" : `: ${reason}`}\n`);
   };
   const log: Log = { debug: () => undefined, info: () => undefined, warn: say, error: say };
+  using display = new BuildDisplay("ocifs", { sink: context.stderr });
   await using image = await openMountableImage(
     {
       ...(await toSourceOptions(args.image, args, context)),
@@ -49,10 +51,12 @@ export async function withImageTree(
       ...(args.tarindex === undefined ? {} : { tarindex: resolve(args.tarindex) }),
       ...(args.zinfo === undefined ? {} : { zinfo: resolve(args.zinfo) }),
       verify: "blob",
+      onBuildProgress: (progress) => display.update(progress),
     },
     log,
     context.signal,
   );
+  display.finish();
   await use(ErofsTree.of(image.tree), image);
 }
 

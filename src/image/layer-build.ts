@@ -1,0 +1,179 @@
+import { join } from "node:path";
+import { Cleanup } from "../base/cleanup.js";
+import { messageOf, OcifsError, throwIfAborted } from "../base/errors.js";
+import type { Log } from "../base/log.js";
+import type { CacheDirectory } from "../cache/cache-directory.js";
+import { CompressedFile, isCacheWriteFailure } from "../cache/compressed-file.js";
+import { removeLeftovers } from "../cache/temporary-files.js";
+import type { WholeFile } from "../cache/verified-marks.js";
+import { type CreatedIndex, createLayerIndex } from "../index/create.js";
+import { isPendingFile } from "../index/files.js";
+import type { LoadedIndex } from "../index/load.js";
+import { DataFill } from "../layer/data-fill.js";
+import { InFlightSource } from "../layer/in-flight-source.js";
+import { InFlightStream } from "../layer/in-flight-stream.js";
+import type { Digest } from "../oci/digest.js";
+import { openSpanTable } from "./indexed-layer.js";
+import type { SourceLayer } from "./open-source.js";
+
+export interface LayerBuildOptions {
+  /** Stays the caller's. */
+  readonly layer: SourceLayer;
+  readonly expectedDiffId: Digest | undefined;
+  readonly cache: CacheDirectory;
+  /** For the index where the cache cannot hold it; asked for once it is needed. */
+  readonly privateDirectory: () => Promise<string>;
+  readonly log: Log;
+  /** How much of the blob has been used. Starts again from 0 when the layer has to be read once more. */
+  readonly onProgress: (blobBytes: number) => void;
+  readonly signal: AbortSignal;
+}
+
+/** A cache file that holds all of its bytes, checked but not flushed. */
+export interface WholeCacheFile {
+  readonly directory: string;
+  readonly name: WholeFile;
+  readonly sizeBytes: number;
+  readonly digest: Digest;
+}
+
+export interface BuiltLayer {
+  readonly index: LoadedIndex;
+  /** What the cache has of the layer now, whole and with the right digest. */
+  readonly whole: readonly WholeCacheFile[];
+}
+
+/** What is written on the way. Each plan needs less of the disk than the one before. */
+const plans = [
+  { blob: true, data: true, index: "cache" },
+  { blob: true, data: false, index: "cache" },
+  { blob: false, data: false, index: "cache" },
+  { blob: false, data: false, index: "private" },
+] as const;
+
+type Plan = (typeof plans)[number];
+
+/** The cache cannot take what the plan would write. */
+class NoRoom extends Error {}
+
+/**
+ * Makes a layer's index in one pass over its blob, which fills the layer's cache files as it comes: `compressed` through the
+ * in-flight stream, so that nothing is fetched that is there already, and the uncompressed bytes. A cache that has no
+ * room, or cannot be written, costs what would be kept, never the index.
+ * Errors are those of `createLayerIndex`; the bytes of a blob or of a tar that is not the right one are not kept.
+ */
+export async function buildLayer(o: LayerBuildOptions): Promise<BuiltLayer> {
+  const { digest } = o.layer.blob;
+  const usable = plans.filter((plan) => o.cache.unusable === undefined || plan.index === "private");
+  for (const [at, plan] of usable.entries()) {
+    throwIfAborted(o.signal, "mount");
+    try {
+      return await new LayerBuildPass(o, plan).run();
+    } catch (error) {
+      const last = at === usable.length - 1;
+      if (last || !(error instanceof NoRoom || isCacheWriteFailure(error))) throw error;
+      o.log.warn("the cache cannot keep all of a layer while its index is built", { digest, reason: messageOf(error) });
+    }
+  }
+  throw new OcifsError("internal", `layer ${digest}: no way was found to build its index`);
+}
+
+class LayerBuildPass {
+  readonly #o: LayerBuildOptions;
+  readonly #plan: Plan;
+  readonly #blob: SourceLayer["blob"];
+
+  constructor(o: LayerBuildOptions, plan: Plan) {
+    this.#o = o;
+    this.#plan = plan;
+    this.#blob = o.layer.blob;
+  }
+
+  async run(): Promise<BuiltLayer> {
+    await using cleanup = new Cleanup();
+    if (!this.#plan.blob) return { index: loadedIndex(await this.#create(this.#blob, false)), whole: [] };
+    const { cache } = this.#o;
+    const directory = await cache.blobDirectory(this.#blob.digest);
+    const file = cleanup.add(await this.#openCompressed(directory));
+    const fill = this.#plan.data ? cleanup.add(await this.#beginFill(directory)) : undefined;
+    const created = await this.#createFromStream(file, fill);
+    const index = loadedIndex(created);
+    const { tar, blob } = created.manifest;
+    const whole: WholeCacheFile[] = [
+      { directory, name: "compressed", sizeBytes: blob.sizeBytes, digest: this.#blob.digest },
+    ];
+    const table = fill && (await openSpanTable(this.#o.layer, index, tar.sizeBytes, cleanup));
+    const name = table && (await fill?.keep(table));
+    if (name) whole.push({ directory, name, sizeBytes: tar.sizeBytes, digest: tar.digest });
+    return { index, whole };
+  }
+
+  async #openCompressed(directory: string): Promise<CompressedFile> {
+    const { sizeBytes } = this.#blob;
+    let file: CompressedFile;
+    try {
+      file = await CompressedFile.open(join(directory, "compressed"), sizeBytes);
+    } catch (error) {
+      // Whatever is wrong with the cache's file, the layer can do without.
+      throw new NoRoom(messageOf(error), { cause: error });
+    }
+    const missingBytes = sizeBytes - file.presentBytes();
+    if (missingBytes > 0 && !(await this.#o.cache.room.tryReserve(missingBytes))) {
+      await file[Symbol.asyncDispose]();
+      throw new NoRoom(`its limit leaves no room for ${missingBytes} bytes`);
+    }
+    return file;
+  }
+
+  #beginFill(directory: string): Promise<DataFill> {
+    const { cache, log } = this.#o;
+    const { digest } = this.#blob;
+    const onDropped = (reason: string) =>
+      log.warn("the uncompressed bytes of a layer are not kept while its index is built", { digest, reason });
+    return DataFill.begin({ directory, room: cache.room, onDropped });
+  }
+
+  async #createFromStream(file: CompressedFile, fill: DataFill | undefined): Promise<CreatedIndex> {
+    const hadNothing = file.presentBytes() === 0;
+    await using stream = InFlightStream.open({ source: this.#blob, file });
+    await using source = new InFlightSource(stream);
+    try {
+      return await this.#create(source, true, fill);
+    } catch (error) {
+      if (isCacheWriteFailure(error) && !fill && hadNothing) {
+        // The disk is full of this very blob. The index matters more, and what comes next needs the room.
+        file.discard({ begin: 0, end: file.sizeBytes });
+      }
+      throw error;
+    }
+  }
+
+  async #create(source: SourceLayer["blob"], sourceIsVerified: boolean, fill?: DataFill): Promise<CreatedIndex> {
+    const { layer, expectedDiffId, cache, privateDirectory, onProgress, signal } = this.#o;
+    const shared = this.#plan.index === "cache";
+    const directory = shared ? cache.indexPath(this.#blob.digest) : await privateDirectory();
+    if (shared) await removeLeftovers(directory, isPendingFile);
+    return await createLayerIndex({
+      source,
+      sourceIsVerified,
+      output: { directory, shared },
+      ...(expectedDiffId === undefined ? {} : { expectedDiffId }),
+      ...(layer.mediaType === undefined ? {} : { mediaType: layer.mediaType }),
+      ...(fill === undefined ? {} : { tarSink: (bytes, offset) => fill.write(bytes, offset) }),
+      onProgress: ({ blobBytes }) => onProgress(blobBytes),
+      signal,
+    });
+  }
+}
+
+/** What was just made and hashed need not be read again to be loaded. */
+function loadedIndex({ manifest, tarindexPath, zinfoPath }: CreatedIndex): LoadedIndex {
+  return {
+    tarindexPath,
+    tarindexSizeBytes: manifest.tarindex.sizeBytes,
+    ...(zinfoPath === undefined ? {} : { zinfoPath }),
+    ...(manifest.zinfo === undefined ? {} : { zinfoSizeBytes: manifest.zinfo.sizeBytes }),
+    manifest,
+    verified: true,
+  };
+}
