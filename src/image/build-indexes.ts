@@ -1,7 +1,7 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { isOcifsError, messageOf, OcifsError, throwIfAborted } from "../base/errors.js";
+import { isOcifsError, messageOf, OcifsError, type OcifsErrorCode, throwIfAborted } from "../base/errors.js";
 import { limits } from "../base/limits.js";
 import type { Log } from "../base/log.js";
 import type { CacheDirectory } from "../cache/cache-directory.js";
@@ -111,20 +111,20 @@ async function findIndex(o: BuildIndexesOptions, layer: SourceLayer): Promise<Lo
   if (tarindex !== undefined) {
     return await loadIndex({ ...(await namedIndex({ tarindex, ...(zinfo ? { zinfo } : {}) })), ...options });
   }
-  const location = await cachedIndex(o.cache, digest);
-  if (!location) return undefined;
   try {
-    return await loadIndex({ ...location, ...options });
+    const location = await cachedIndex(o.cache, digest);
+    return location && (await loadIndex({ ...location, ...options }));
   } catch (error) {
-    // Of another version, or damaged: the layer tells what should be there.
-    const useless = (["mismatch", "corrupt", "unsupported", "limit", "not-found"] as const).some((code) =>
-      isOcifsError(error, code),
-    );
-    if (!useless) throw error;
-    o.log.warn("the index in the cache cannot be used and is built again", { digest, reason: messageOf(error) });
+    if (!isOcifsError(error)) throw error;
+    // Of another version, or damaged: the layer tells what should be there. A cache that fails altogether has none.
+    if (!rebuilt.has(error.code) && !(error.code === "io" && o.cache.unusable !== undefined)) throw error;
+    o.log.warn("the index in the cache cannot be used and is built again", { digest, reason: error.message });
     return undefined;
   }
 }
+
+/** What is wrong with a cached index that building it again puts right. */
+const rebuilt: ReadonlySet<OcifsErrorCode> = new Set(["mismatch", "corrupt", "unsupported", "limit", "not-found"]);
 
 async function buildAll(o: BuildIndexesOptions, missing: readonly SourceLayer[], indexes: LayerIndexes): Promise<void> {
   // Loaded when it is needed: most mounts find their indexes.

@@ -53,7 +53,7 @@ const plans = [
 
 type Plan = (typeof plans)[number];
 
-/** The cache cannot take what the plan would write. */
+/** The cache cannot take the blob at all. */
 class NoRoom extends Error {}
 
 /**
@@ -64,14 +64,15 @@ class NoRoom extends Error {}
  */
 export async function buildLayer(o: LayerBuildOptions): Promise<BuiltLayer> {
   const { digest } = o.layer.blob;
-  const usable = plans.filter((plan) => o.cache.unusable === undefined || plan.index === "private");
-  for (const [at, plan] of usable.entries()) {
+  let left: readonly Plan[] = plans.filter((plan) => o.cache.unusable === undefined || plan.index === "private");
+  for (let plan = left[0]; plan; plan = left[0]) {
     throwIfAborted(o.signal, "mount");
     try {
       return await new LayerBuildPass(o, plan).run();
     } catch (error) {
-      const last = at === usable.length - 1;
-      if (last || !(error instanceof NoRoom || isCacheWriteFailure(error))) throw error;
+      const noRoom = error instanceof NoRoom;
+      left = left.slice(1).filter(({ blob }) => !(blob && noRoom));
+      if (left.length === 0 || !(noRoom || isCacheWriteFailure(error))) throw error;
       o.log.warn("the cache cannot keep all of a layer while its index is built", { digest, reason: messageOf(error) });
     }
   }
