@@ -22,6 +22,7 @@ export class BuildDisplay implements Disposable {
   readonly #now: () => number;
   #startedMs: number | undefined;
   #bar: Progress | undefined;
+  #totalBytes = 0;
   #started = false;
   #nextShare = lineShare;
 
@@ -33,6 +34,7 @@ export class BuildDisplay implements Disposable {
 
   update({ layers, doneBytes, totalBytes }: BuildProgress): void {
     this.#startedMs ??= this.#now();
+    this.#totalBytes = totalBytes;
     if (this.#sink === process.stderr && process.stderr.isTTY) {
       this.#bar ??= new Progress(`index of ${countOf(layers)}`, { totalBytes });
       this.#bar.update(doneBytes);
@@ -53,6 +55,8 @@ export class BuildDisplay implements Disposable {
 
   /** The indexes are there. Idempotent, and nothing where nothing was built. */
   finish(): void {
+    // The last of what the daemon told may have come before the last byte.
+    this.#bar?.update(this.#totalBytes);
     this.#end("the index is built");
   }
 
