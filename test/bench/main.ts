@@ -8,6 +8,7 @@ import { describeMachine, formatMarkdown, type Report } from "./report.js";
 import { coldFile, coldRandom } from "./workloads/cold-reads.js";
 import { daemonMemory } from "./workloads/daemon-memory.js";
 import { findAll } from "./workloads/find.js";
+import { firstMount } from "./workloads/first-mount.js";
 import { indexCreation } from "./workloads/index-creation.js";
 import { mountTime } from "./workloads/mount-time.js";
 import { warmRandom, warmSequential } from "./workloads/warm-reads.js";
@@ -21,6 +22,7 @@ const workloads: Readonly<Record<string, (bench: Bench) => Promise<Figure[]>>> =
   find: findAll,
   memory: daemonMemory,
   mount: mountTime,
+  "first-mount": firstMount,
 };
 
 const usage = `usage: scripts/bench [--quick] [--only NAME...] [--out DIR]

@@ -14,7 +14,8 @@ export const mountProgram = join(repositoryRoot, "dist", "src", "cli", "mount-oc
 
 export interface LayerMountRequest {
   readonly reference: string;
-  readonly index: IndexPaths;
+  /** Of its first layer, which is then mounted alone; without it the image is mounted whole. */
+  readonly index?: IndexPaths;
   readonly cacheDirectory: string;
   readonly directory: string;
   /** For the standard error of helper and daemon. */
@@ -89,7 +90,7 @@ export class LayerMount implements AsyncDisposable {
 
 function mountArguments(request: LayerMountRequest): string[] {
   const { reference, index, cacheDirectory, directory } = request;
-  const words = ["oci.layer=0", `oci.tarindex=${index.tarindexPath}`, `oci.zinfo=${index.zinfoPath}`];
+  const words = index ? ["oci.layer=0", `oci.tarindex=${index.tarindexPath}`, `oci.zinfo=${index.zinfoPath}`] : [];
   return [mountProgram, reference, directory, ...words, "-o", `oci.insecure,cachedir="${cacheDirectory}"`];
 }
 
