@@ -1,5 +1,8 @@
-import { SingleBar } from "cli-progress";
+import { createRequire } from "node:module";
+import type { SingleBar } from "cli-progress";
 import { formatDuration, formatSize } from "./units.js";
+
+const require = createRequire(import.meta.url);
 
 /** What the output functions need of a stream; process.stdout and process.stderr have it. */
 export interface TextSink {
@@ -47,6 +50,8 @@ export class Progress implements Disposable {
   }
 
   #startBar(stream: NodeJS.WritableStream): SingleBar {
+    // Loaded when there is something to draw: it takes longer than the rest of a mount helper's modules.
+    const { SingleBar } = require("cli-progress") as typeof import("cli-progress");
     const bar = new SingleBar({
       stream,
       format: "{label} {bar} {percentage}% {done} of {size} {speed}/s",
