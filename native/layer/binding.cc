@@ -44,7 +44,8 @@ class SpanStoreObject : public Napi::ObjectWrap<SpanStoreObject> {
                         InstanceMethod<&SpanStoreObject::DisableDisk>("disableDisk"),
                         InstanceMethod<&SpanStoreObject::Evict>("evict"),
                         InstanceMethod<&SpanStoreObject::TryEvict>("tryEvict"),
-                        InstanceMethod<&SpanStoreObject::LeastRecent>("leastRecent"), InstanceMethod<&SpanStoreObject::Wake>("wake"),
+                        InstanceMethod<&SpanStoreObject::LeastRecent>("leastRecent"), InstanceMethod<&SpanStoreObject::Adopt>("adopt"),
+                        InstanceMethod<&SpanStoreObject::Wake>("wake"),
                         InstanceMethod<&SpanStoreObject::TrustSuspect>("trustSuspect"),
                         InstanceMethod<&SpanStoreObject::ForgetMemory>("forgetMemory"),
                         InstanceMethod<&SpanStoreObject::Close>("close")});
@@ -182,6 +183,15 @@ class SpanStoreObject : public Napi::ObjectWrap<SpanStoreObject> {
     auto s = Live(info.Env());
     return AsyncTask::Run(
         info.Env(), [=] { return s->FlushClean(); }, [](Napi::Env env) -> Napi::Value { return env.Undefined(); });
+  }
+  // adopt(first, last) → how many became present. On a pool thread: two system calls a span.
+  Napi::Value Adopt(const Napi::CallbackInfo& info) {
+    auto s = Live(info.Env());
+    const layer::SpanRange range{Span(info, 0), Span(info, 1)};
+    auto adopted = std::make_shared<uint64_t>(0);
+    return AsyncTask::Run(
+        info.Env(), [=] { return s->Adopt(range, adopted.get()); },
+        [adopted](Napi::Env env) -> Napi::Value { return Napi::Number::New(env, static_cast<double>(*adopted)); });
   }
   // On a pool thread: it waits for writers, also those of other processes.
   Napi::Value Evict(const Napi::CallbackInfo& info) {

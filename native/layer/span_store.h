@@ -112,6 +112,10 @@ class SpanStore {
   Status WriteSpan(Target target, uint64_t span, uint64_t offset, const uint8_t* data, size_t size);
   Status CommitSpan(Target target, uint64_t span);
   void AbortSpan(Target target, uint64_t span);
+  // Makes spans of `range` present whose bytes are in `data` already: the caller has put them there and checked them, and
+  // knows that nobody has written to them since. Each is claimed as BeginSpan does; one that is present, is being written or
+  // evicted, here or in another process, is left alone. `adopted` counts those that became present.
+  Status Adopt(SpanRange range, uint64_t* adopted);
   // From now on spans go to memory. The caller logs why.
   void DisableDisk() { disk_ok_.store(false, std::memory_order_relaxed); }
   bool disk_ok() const { return disk_ok_.load(std::memory_order_relaxed); }

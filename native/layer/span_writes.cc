@@ -161,6 +161,32 @@ void SpanStore::ForgetMemory() {
   memory_order_.clear();
 }
 
+Status SpanStore::Adopt(SpanRange range, uint64_t* adopted) {
+  *adopted = 0;
+  if (range.first > range.last || range.last >= span_count()) return Status::Usage("adopt: span range out of range");
+  if (data_fd_ < 0 || !disk_ok()) return Status::Usage("adopt: this layer has no data file");
+  std::vector<std::shared_ptr<Waiter>> ready;
+  Status s;
+  {
+    std::lock_guard<std::mutex> g(mutex_);
+    for (uint64_t i = range.first; i <= range.last && s.ok(); i++) {
+      if (writing_.contains(i) || (evicting_ && evicting_->first <= i && i <= evicting_->last)) continue;
+      if (spans_fd_ >= 0 && SetLock(spans_fd_, F_OFD_SETLK, F_WRLCK, SpanLockByte(i)) < 0) {
+        if (errno != EAGAIN && errno != EACCES) s = Status::Errno(errno, "lock span states");
+        continue;
+      }
+      if (state(i) != kPresent) {
+        StateByte(i).store(kPresent, std::memory_order_release);
+        ++*adopted;
+      }
+      UnlockSpan(i);
+    }
+    TakeReady(range, &ready);
+  }
+  for (auto& w : ready) w->OnReady();
+  return s;
+}
+
 Status SpanStore::Evict(SpanRange range) {
   if (range.first > range.last || range.last >= span_count()) return Status::Usage("evict: span range out of range");
   std::unique_lock<std::mutex> g(mutex_);

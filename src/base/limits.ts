@@ -89,4 +89,6 @@ export const limits = {
   tagCheckMs: 5_000,
   /** Processes that share one cache directory: each has 16 bytes in its file of reservations, which every reservation reads. */
   cacheProcesses: 1024,
+  /** Layers whose index is built at the same time: as many as a registry client transfers, at about 10 MiB of buffers each. */
+  layersBuiltAtOnce: 8,
 } as const;

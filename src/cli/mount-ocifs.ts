@@ -4,8 +4,11 @@ import { resolve } from "node:path";
 import { messageOf, OcifsError } from "../base/errors.js";
 import { version } from "../base/version.js";
 import { defaultCacheDirectory } from "../cache/default-directory.js";
+import type { ReadyDetails } from "../daemon/daemon.js";
 import { launchDaemon } from "../daemon/launch.js";
 import type { MountConfig } from "../daemon/mount-config.js";
+import type { BuildProgress } from "../image/build-indexes.js";
+import { BuildDisplay } from "./build-display.js";
 import { describeError } from "./describe-error.js";
 import { mountExitCode, mountExitCodes } from "./exit-codes.js";
 import { detectCaller } from "./mount-caller.js";
@@ -30,16 +33,19 @@ async function main(argv: readonly string[], signal: AbortSignal): Promise<void>
     process.stderr.write(`mount.ocifs: passed over: ${request.toleratedWords.join(", ")}\n`);
   }
   if (request.fake) return;
+  using display = new BuildDisplay("mount.ocifs");
+  const onBuildProgress = (progress: BuildProgress) => display.update(progress);
   if (request.options.foreground) {
     const { runMount } = await import("../daemon/daemon.js");
-    await runMount(
-      config,
-      ({ driver }) => process.stderr.write(`mount.ocifs: ${config.mountpoint} is ready (${driver})\n`),
-      { foreground: true },
-    );
+    const onReady = ({ driver }: ReadyDetails) => {
+      display.finish();
+      process.stderr.write(`mount.ocifs: ${config.mountpoint} is ready (${driver})\n`);
+    };
+    await runMount(config, onReady, { foreground: true, onBuildProgress });
     return;
   }
-  const { pid, driver, warnings } = await launchDaemon(config, signal);
+  const { pid, driver, warnings } = await launchDaemon(config, signal, onBuildProgress);
+  display.finish();
   for (const warning of warnings) process.stderr.write(`mount.ocifs: warning: ${warning}\n`);
   if (request.verbose) process.stderr.write(`mount.ocifs: ${config.mountpoint} is ready (${driver}, daemon ${pid})\n`);
 }

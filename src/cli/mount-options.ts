@@ -162,12 +162,12 @@ export const optionTable: readonly OptionRow[] = [
   }),
   row("oci.tarindex", "tarindex", wanted, {
     placeholder: "PATH",
-    defaultText: "from the cache",
+    defaultText: "the cache's, or built now",
     help: "index of the one layer's tar; the .json beside it is used when there is one",
   }),
   row("oci.zinfo", "zinfo", wanted, {
     placeholder: "PATH",
-    defaultText: "from the cache",
+    defaultText: "the cache's, or built now",
     help: "checkpoints of the layer's gzip stream; a plain tar has none",
     needs: ["oci.tarindex"],
   }),

@@ -1,5 +1,8 @@
-import { SingleBar } from "cli-progress";
+import { createRequire } from "node:module";
+import type { SingleBar } from "cli-progress";
 import { formatDuration, formatSize } from "./units.js";
+
+const require = createRequire(import.meta.url);
 
 /** What the output functions need of a stream; process.stdout and process.stderr have it. */
 export interface TextSink {
@@ -47,9 +50,11 @@ export class Progress implements Disposable {
   }
 
   #startBar(stream: NodeJS.WritableStream): SingleBar {
+    // Loaded when there is something to draw: it takes longer than the rest of a mount helper's modules.
+    const { SingleBar } = require("cli-progress") as typeof import("cli-progress");
     const bar = new SingleBar({
       stream,
-      format: "{label} {bar} {percentage}% {done} of {total} {speed}/s",
+      format: "{label} {bar} {percentage}% {done} of {size} {speed}/s",
       fps: 8,
       // cli-progress would install a SIGINT handler, which takes the signal from a process that has none of its own; with the
       // cursor left visible there is nothing to restore.
@@ -65,7 +70,8 @@ export class Progress implements Disposable {
     return {
       label: this.#label,
       done: formatSize(this.#doneBytes),
-      total: this.#totalBytes === undefined ? "?" : formatSize(this.#totalBytes),
+      // Not "total": that name is cli-progress' own, for the number.
+      size: this.#totalBytes === undefined ? "?" : formatSize(this.#totalBytes),
       speed: formatSize(Math.round(this.#doneBytes / seconds)),
     };
   }
@@ -97,11 +103,11 @@ export class Progress implements Disposable {
   }
 
   #writeLine(suffix: string): void {
-    const { done, total } = this.#payload();
+    const { done, size } = this.#payload();
     const share =
       this.#totalBytes === undefined
         ? done
-        : `${done} of ${total} (${Math.floor((100 * this.#doneBytes) / Math.max(this.#totalBytes, 1))}%)`;
+        : `${done} of ${size} (${Math.floor((100 * this.#doneBytes) / Math.max(this.#totalBytes, 1))}%)`;
     this.#sink.write(`${this.#label}: ${share}${suffix}\n`);
     this.#lines += 1;
     this.#lastLineMs = this.#now();

@@ -20,6 +20,7 @@ export interface FillableLayer {
   /** Compressed bytes to be fetched. */
   readonly bytesLeft: number;
   fill(pace: Pace, signal: AbortSignal): Promise<FillOutcome>;
+  keepFilled(): Promise<void>;
   checkWholeBlob(): Promise<void>;
 }
 
@@ -70,7 +71,7 @@ export class BackgroundFill implements AsyncDisposable {
 
   /** Call once the mount answers. Without a fill, blobs that are whole and were never checked are checked, from the cache. */
   start(): void {
-    this.#running ??= (this.#o.mode === "none" ? this.#check() : this.#fill()).catch((error: unknown) => {
+    this.#running ??= this.#run().catch((error: unknown) => {
       // Reads go on without it.
       this.#o.log.error("the background fill has stopped", { reason: messageOf(error) });
     });
@@ -93,6 +94,15 @@ export class BackgroundFill implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#first?.[Symbol.dispose]();
     await this.#running;
+  }
+
+  async #run(): Promise<void> {
+    // Not on the way to the mount: flushing takes as long as the disk does.
+    for (const layer of this.#layers) {
+      if (this.#o.signal.aborted) return;
+      await layer.keepFilled();
+    }
+    await (this.#o.mode === "none" ? this.#check() : this.#fill());
   }
 
   async #check(): Promise<void> {

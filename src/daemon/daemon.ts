@@ -6,6 +6,7 @@ import { type Log, openLog } from "../base/log.js";
 import { version } from "../base/version.js";
 import type { Mounted } from "../drivers/driver.js";
 import { mountWithFuse } from "../drivers/fuse.js";
+import type { BuildProgress } from "../image/build-indexes.js";
 import { type MountableImage, openMountableImage } from "../image/mountable-image.js";
 import type { TagAnswer } from "../image/tag-answer.js";
 import { BackgroundFill } from "./background-fill.js";
@@ -20,6 +21,15 @@ export interface ReadyDetails {
   readonly warnings: readonly string[];
 }
 
+export interface RunMountOptions {
+  /** The log goes to standard error. */
+  readonly foreground?: boolean;
+  /** See MetadataCache. */
+  readonly tagAnswer?: Promise<TagAnswer | undefined>;
+  /** Called while indexes that are missing are built. */
+  readonly onBuildProgress?: (progress: BuildProgress) => void;
+}
+
 /**
  * Makes one mount and serves it until it is unmounted or a signal (SIGTERM, SIGINT) comes; then everything is closed.
  * Rejects when the mount cannot be made, or when the session breaks.
@@ -27,7 +37,7 @@ export interface ReadyDetails {
 export async function runMount(
   config: MountConfig,
   onReady: (details: ReadyDetails) => void,
-  how: { readonly foreground?: boolean; readonly tagAnswer?: Promise<TagAnswer | undefined> } = {},
+  how: RunMountOptions = {},
 ): Promise<void> {
   await using cleanup = new Cleanup();
   const stopping = new AbortController();

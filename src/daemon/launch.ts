@@ -6,20 +6,26 @@ import type { Readable } from "node:stream";
 import { fileURLToPath } from "node:url";
 import { ensureDirectory } from "../base/ensure-directory.js";
 import { messageOf, OcifsError, type OcifsErrorCode } from "../base/errors.js";
+import type { BuildProgress } from "../image/build-indexes.js";
 import { askForTagOf } from "../image/tag-answer.js";
-import type { MountConfig, Readiness } from "./mount-config.js";
+import type { MountConfig, ProgressMessage, Readiness } from "./mount-config.js";
 import { daemonLogPath, openRuntimeDirectory } from "./runtime-directory.js";
 
-/** One JSON line with a sentence or two in it. */
-const READINESS_BYTES = 64 << 10;
+/** One JSON line with a few sentences in it; how many lines of progress come before it depends on the image. */
+const MESSAGE_BYTES = 64 << 10;
 /** Of what a crashed daemon said, in the message about it. */
 const LAST_WORDS_CHARACTERS = 500;
 
 /**
  * Starts a daemon for one mount in the background and waits until the mount answers or cannot be made; then this process
- * may end. What went wrong is thrown as the daemon's own OcifsError. An aborted wait ends the daemon.
+ * may end. What went wrong is thrown as the daemon's own OcifsError. An aborted wait ends the daemon. `onBuildProgress` is
+ * called while the daemon builds indexes.
  */
-export async function launchDaemon(config: MountConfig, signal: AbortSignal): Promise<Readiness & { ok: true }> {
+export async function launchDaemon(
+  config: MountConfig,
+  signal: AbortSignal,
+  onBuildProgress: (progress: BuildProgress) => void,
+): Promise<Readiness & { ok: true }> {
   await using log = await DaemonLog.open(config);
   const child = spawn(process.execPath, [fileURLToPath(new URL("./main.js", import.meta.url))], {
     detached: true,
@@ -31,7 +37,7 @@ export async function launchDaemon(config: MountConfig, signal: AbortSignal): Pr
   const onAbort = () => child.kill("SIGTERM");
   signal.addEventListener("abort", onAbort, { once: true });
   try {
-    const said = readReadiness(child.stdio[3] as Readable);
+    const said = readReadiness(child.stdio[3] as Readable, onBuildProgress);
     const exited = new Promise<string>((resolve, reject) => {
       child.once("error", (cause) =>
         reject(new OcifsError("io", `cannot start the daemon: ${cause.message}`, { cause })),
@@ -116,13 +122,24 @@ class DaemonLog implements AsyncDisposable {
   }
 }
 
-async function readReadiness(pipe: Readable): Promise<Readiness | undefined> {
+/** The daemon's last word, or undefined when it ends without one. */
+async function readReadiness(
+  pipe: Readable,
+  onBuildProgress: (progress: BuildProgress) => void,
+): Promise<Readiness | undefined> {
   let text = "";
   pipe.setEncoding("utf8");
   for await (const chunk of pipe) {
-    text += chunk;
-    if (text.includes("\n") || text.length > READINESS_BYTES) break;
+    const lines = `${text}${chunk}`.split("\n");
+    text = lines.pop() ?? "";
+    for (const line of lines) {
+      const message = JSON.parse(line) as Readiness | ProgressMessage;
+      if (!("progress" in message)) return message;
+      onBuildProgress(message.progress);
+    }
+    if (text.length > MESSAGE_BYTES) {
+      throw new OcifsError("internal", `the daemon's message is longer than ${MESSAGE_BYTES} bytes`);
+    }
   }
-  const line = text.split("\n", 1)[0];
-  return line ? (JSON.parse(line) as Readiness) : undefined;
+  return undefined;
 }

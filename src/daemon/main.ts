@@ -1,35 +1,63 @@
-import { closeSync, writeSync } from "node:fs";
+import { Socket } from "node:net";
 import { messageOf, OcifsError } from "../base/errors.js";
+import type { BuildProgress } from "../image/build-indexes.js";
 import { type ReadyDetails, runMount } from "./daemon.js";
-import type { Readiness } from "./mount-config.js";
+import type { ProgressMessage, Readiness } from "./mount-config.js";
 import { readOrders } from "./orders.js";
 
 /** The descriptor on which the mount helper waits; see launch.ts. */
 const READINESS_FD = 3;
 
-function say(readiness: Readiness): void {
-  try {
-    writeSync(READINESS_FD, `${JSON.stringify(readiness)}\n`);
-    closeSync(READINESS_FD);
-  } catch (error) {
+/** Progress is told each time this share of the whole has been done: fine enough for a bar. */
+const PROGRESS_SHARE = 1 / 500;
+
+/** The mount helper's end of what it waits for. A helper that was killed or stopped is no reason not to go on. */
+class Helper {
+  readonly #socket = new Socket({ fd: READINESS_FD, readable: false, writable: true });
+  #toldBytes: number | undefined;
+
+  constructor() {
     // The helper was killed. The mount is none the worse for it.
-    if ((error as NodeJS.ErrnoException).code !== "EPIPE") throw error;
+    this.#socket.on("error", () => undefined);
+  }
+
+  tellProgress(progress: BuildProgress): void {
+    const step = progress.totalBytes * PROGRESS_SHARE;
+    const isNews = this.#toldBytes === undefined || Math.abs(progress.doneBytes - this.#toldBytes) >= step;
+    // Who does not read, being stopped, gets no more of it.
+    if (!isNews || this.#socket.writableLength > 0 || this.#socket.destroyed) return;
+    this.#toldBytes = progress.doneBytes;
+    const message: ProgressMessage = { progress };
+    this.#socket.write(`${JSON.stringify(message)}\n`);
+  }
+
+  /** The last word; resolves when it was taken, or nobody is there to take it. */
+  async tellReadiness(readiness: Readiness): Promise<void> {
+    if (this.#socket.destroyed) return;
+    await new Promise<void>((resolve) => {
+      this.#socket.once("close", () => resolve());
+      this.#socket.end(`${JSON.stringify(readiness)}\n`, () => this.#socket.destroy());
+    });
   }
 }
 
 process.title = "ocifs";
 const orders = readOrders(process.stdin);
 const config = await orders.config;
+const helper = new Helper();
 let ready = false;
 try {
   const onReady = (details: ReadyDetails) => {
     ready = true;
-    say({ ok: true, pid: process.pid, ...details });
+    void helper.tellReadiness({ ok: true, pid: process.pid, ...details });
   };
-  await runMount(config, onReady, { tagAnswer: orders.tagAnswer });
+  await runMount(config, onReady, {
+    tagAnswer: orders.tagAnswer,
+    onBuildProgress: (progress) => helper.tellProgress(progress),
+  });
   process.exit(0);
 } catch (error) {
   const code = error instanceof OcifsError ? error.code : "internal";
-  if (!ready) say({ ok: false, code, message: messageOf(error) });
+  if (!ready) await helper.tellReadiness({ ok: false, code, message: messageOf(error) });
   process.exit(1);
 }

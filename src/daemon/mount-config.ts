@@ -1,4 +1,5 @@
 import type { MountFlags } from "../drivers/driver.js";
+import type { BuildProgress } from "../image/build-indexes.js";
 import type { Digest } from "../oci/digest.js";
 
 /**
@@ -30,7 +31,12 @@ export interface MountConfig {
   readonly log: { readonly level: "error" | "warn" | "info" | "debug"; readonly path?: string };
 }
 
-/** What the daemon says through the readiness pipe, one JSON line: the mount answers, or why there is none. */
+/** What the daemon says through the readiness pipe at last, one JSON line: the mount answers, or why there is none. */
 export type Readiness =
   | { readonly ok: true; readonly pid: number; readonly driver: string; readonly warnings: readonly string[] }
   | { readonly ok: false; readonly code: string; readonly message: string };
+
+/** What may come before that, any number of such lines: indexes are being built. */
+export interface ProgressMessage {
+  readonly progress: BuildProgress;
+}

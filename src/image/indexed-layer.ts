@@ -2,12 +2,10 @@ import { open } from "node:fs/promises";
 import type { Cleanup } from "../base/cleanup.js";
 import { OcifsError } from "../base/errors.js";
 import type { Log } from "../base/log.js";
-import type { CacheDirectory } from "../cache/cache-directory.js";
 import { SpanIndex } from "../gzip/span-index.js";
 import { openZinfo } from "../gzip/zinfo.js";
 import { digestOfFile } from "../index/files.js";
-import { type LoadedIndex, loadIndex } from "../index/load.js";
-import { locateIndex } from "../index/locate.js";
+import type { LoadedIndex } from "../index/load.js";
 import { EqualSpanTable } from "../layer/equal-span-table.js";
 import { GzipSpanTable } from "../layer/gzip-span-table.js";
 import type { SpanTable } from "../layer/span-table.js";
@@ -20,7 +18,7 @@ import { openTarindexCopy } from "./tarindex-memory.js";
 const TAR_BLOCK_BYTES = 512;
 
 export interface IndexChoice {
-  /** Index files; without them the index is looked for in the cache. */
+  /** Index files; without them the index in the cache is used, or built now. */
   readonly tarindex?: string;
   readonly zinfo?: string;
   /**
@@ -43,36 +41,22 @@ export interface IndexedLayer extends LayerIndex {
   readonly table: SpanTable;
 }
 
-/** Finds, loads and checks a layer's index. What it opens is closed by `cleanup`. */
+/** Checks a layer's index and opens it. What it opens is closed by `cleanup`. */
 export async function openIndexedLayer(
   options: IndexChoice,
   layer: SourceLayer,
-  cache: CacheDirectory,
+  index: LoadedIndex,
   cleanup: Cleanup,
   log: Log,
   signal?: AbortSignal,
 ): Promise<IndexedLayer> {
-  const found = await findLayerIndex(options, layer, cache, log, signal);
+  const found = checkLayerIndex(options, layer, index, log);
   const { tree, tarBytes } = await openLayerTree(found, cleanup, signal);
   return { ...found, tree, table: await openLayerTable(found, cleanup, tarBytes) };
 }
 
-/** The first step: which files, and do they belong to the layer. The tarindex has not been read yet. */
-export async function findLayerIndex(
-  options: IndexChoice,
-  layer: SourceLayer,
-  cache: CacheDirectory,
-  log: Log,
-  signal?: AbortSignal,
-): Promise<LayerIndex> {
-  const location = await locateIndex(options, cache, layer.blob.digest);
-  const index = await loadIndex({
-    ...location,
-    blobDigest: layer.blob.digest,
-    // Of the copy in memory, which is what will be read.
-    tarindexDigest: "unchecked",
-    ...(signal ? { signal } : {}),
-  });
+/** The first step: do the files belong to the layer. The tarindex has not been read yet. */
+export function checkLayerIndex(options: IndexChoice, layer: SourceLayer, index: LoadedIndex, log: Log): LayerIndex {
   checkTrust(options, index, layer, log);
   return { layer, index };
 }

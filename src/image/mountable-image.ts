@@ -7,8 +7,9 @@ import { OpenLayer } from "../layer/open-layer.js";
 import type { SpanTable } from "../layer/span-table.js";
 import type { ErofsImage } from "../native/erofs.js";
 import type { Digest } from "../oci/digest.js";
+import { type BuildProgress, buildMissingIndexes, type LayerIndexes } from "./build-indexes.js";
 import {
-  findLayerIndex,
+  checkLayerIndex,
   type IndexChoice,
   type LayerIndex,
   openIndexedLayer,
@@ -24,6 +25,8 @@ const LAYERS_AT_ONCE = 8;
 
 export interface MountableImageOptions extends SourceOptions, LayerChoice, IndexChoice {
   readonly cacheDir: string;
+  /** Called while indexes are built, and not at all when there is nothing to build. */
+  readonly onBuildProgress?: (progress: BuildProgress) => void;
   /** See MetadataCache. */
   readonly tagAnswer?: Promise<TagAnswer | undefined>;
   /** What the cache may take up on disk; without it only the limits of others count. */
@@ -52,8 +55,9 @@ export class MountableImage implements AsyncDisposable {
 
 /**
  * Opens an image for reading through the indexes of its layers: one layer if one is chosen, or the only one; otherwise all of
- * them, merged as a container would see them. Resolves the reference, finds the indexes, checks that index, checkpoints and
- * blob belong together as far as they say, and opens the cache. Nothing of a blob is fetched yet.
+ * them, merged as a container would see them. Resolves the reference, finds the indexes, builds those that are missing, checks
+ * that index, checkpoints and blob belong together as far as they say, and opens the cache. Of a blob that has an index
+ * nothing is fetched yet.
  */
 export async function openMountableImage(
   options: MountableImageOptions,
@@ -67,11 +71,13 @@ export async function openMountableImage(
     const { tagAnswer } = options;
     const kept = { cache, log, ...(tagAnswer === undefined ? {} : { tagAnswer }) };
     const source = cleanup.add(await OpenSource.open(options, signal, kept));
-    const opening = { options, source, cache, cleanup, log, signal };
     const chosen = options.layer !== undefined || options.blob !== undefined || options.tarindex !== undefined;
-    const { tree, layers } =
-      chosen || source.layerCount === 1 ? await openOneLayer(opening) : await openWholeImage(opening);
-    return new MountableImage(tree, layers, source.resolved?.manifestDigest, cleanup);
+    // Of a blob by itself there is nothing to merge, and an index that was named is shown as it is.
+    const whole = !chosen && source.resolved !== undefined;
+    const layers = whole ? await openLayers(source) : [await source.openLayer(options)];
+    const opening = { options, source, layers, cache, cleanup, log, signal };
+    const opened = await (whole ? openWholeImage(opening) : openOneLayer(opening));
+    return new MountableImage(opened.tree, opened.layers, source.resolved?.manifestDigest, cleanup);
   } catch (error) {
     await cleanup[Symbol.asyncDispose]();
     throw error;
@@ -87,53 +93,71 @@ interface Opened {
 interface Opening {
   readonly options: MountableImageOptions;
   readonly source: OpenSource;
+  /** Lowest first; one may come twice. */
+  readonly layers: readonly SourceLayer[];
   readonly cache: CacheDirectory;
   readonly cleanup: Cleanup;
   readonly log: Log;
   readonly signal: AbortSignal | undefined;
 }
 
+function openLayers(source: OpenSource): Promise<SourceLayer[]> {
+  return Promise.all(Array.from({ length: source.layerCount }, (_, layer) => source.openLayer({ layer })));
+}
+
+function findIndexes(
+  opening: Opening,
+  tarindexDigest: "checked" | "unchecked",
+  known?: LayerIndexes,
+): Promise<LayerIndexes> {
+  const { options, source, layers, cache, log, signal } = opening;
+  const { onBuildProgress: onProgress } = options;
+  const request = { choice: options, source, layers, cache, log, onProgress, tarindexDigest, signal };
+  return buildMissingIndexes(request, known);
+}
+
 async function openOneLayer(opening: Opening): Promise<Opened> {
-  const { options, source, cache, cleanup, log, signal } = opening;
-  const layer = await source.openLayer(options);
-  const { tree, table, index } = await openIndexedLayer(options, layer, cache, cleanup, log, signal);
-  return { tree, layers: [await openData(opening, { layer, index }, table)] };
+  const { options, layers, cleanup, log, signal } = opening;
+  const [layer] = layers;
+  if (!layer) throw new OcifsError("internal", "image: no layer was chosen");
+  const indexes = cleanup.add(await findIndexes(opening, "checked"));
+  const indexed = await openIndexedLayer(options, layer, indexes.of(layer), cleanup, log, signal);
+  return { tree: indexed.tree, layers: [await openData(opening, indexed, indexed.table, indexes)] };
 }
 
 async function openWholeImage(opening: Opening): Promise<Opened> {
-  const { options, source, cache, cleanup, log, signal } = opening;
-  const order: Digest[] = [];
-  // The same layer may come twice; it is one device then, applied twice.
-  const distinct = new Map<Digest, SourceLayer>();
-  for (let number = 0; number < source.layerCount; number++) {
-    const layer = await source.openLayer({ layer: number });
-    order.push(layer.blob.digest);
-    if (!distinct.has(layer.blob.digest)) distinct.set(layer.blob.digest, layer);
+  const { options, layers, cleanup, log, signal } = opening;
+  const check = (indexes: LayerIndexes) =>
+    layers.map((layer) => checkLayerIndex(options, layer, indexes.of(layer), log));
+  // The merge is mostly there already, and the layers' own tarindexes are then not read at all.
+  const indexes = cleanup.add(await findIndexes(opening, "unchecked"));
+  const merged = mergeOf(opening, check(indexes));
+  let tree = await merged.open(signal);
+  if (tree === undefined) {
+    await findIndexes(opening, "checked", indexes);
+    tree = await mergeTrees(opening, check(indexes));
   }
-  const find = (layer: SourceLayer, stop: AbortSignal) => findLayerIndex(options, layer, cache, log, stop);
-  const found = await mapConcurrently([...distinct.values()], LAYERS_AT_ONCE, find, signal);
-  const byDigest = new Map(found.map((each) => [each.layer.blob.digest, each]));
-  const tree = await openMergedTree(
-    opening,
-    order.map((digest) => byDigest.get(digest) ?? unknownLayer(digest)),
-  );
-  cleanup.defer(() => tree.close());
-  const open = async (each: LayerIndex) => openData(opening, each, await openLayerTable(each, cleanup));
-  return { tree, layers: await mapConcurrently(found, LAYERS_AT_ONCE, open, signal) };
+  const made = tree;
+  cleanup.defer(() => made.close());
+  // The same layer may come twice; it is one device then, applied twice.
+  const distinct = new Map(check(indexes).map((each) => [each.layer.blob.digest, each]));
+  const open = async (each: LayerIndex) => openData(opening, each, await openLayerTable(each, cleanup), indexes);
+  return { tree, layers: await mapConcurrently([...distinct.values()], LAYERS_AT_ONCE, open, signal) };
 }
 
-/** From the cache, or made of the layers' own trees; `layers` lowest first. */
-async function openMergedTree(opening: Opening, layers: readonly LayerIndex[]): Promise<ErofsImage> {
-  const { source, cache, log, signal } = opening;
+function mergeOf({ source, cache, log }: Opening, layers: readonly LayerIndex[]): MergedTarindex {
   const image = source.resolved?.manifestDigest;
   if (image === undefined) throw new OcifsError("internal", "image: several layers without a manifest");
   const merged = layers.map(({ layer, index: { manifest } }) => {
     if (manifest !== undefined) return { digest: layer.blob.digest, manifest };
     throw new OcifsError("internal", `layer ${layer.blob.digest}: an index in the cache without its JSON`);
   });
-  const kept = new MergedTarindex(cache, image, merged, log);
-  const known = await kept.open(signal);
-  if (known !== undefined) return known;
+  return new MergedTarindex(cache, image, merged, log);
+}
+
+/** `layers` lowest first. */
+async function mergeTrees(opening: Opening, layers: readonly LayerIndex[]): Promise<ErofsImage> {
+  const { signal } = opening;
   // Loaded when it is needed: a tarindex writer is a good part of what a mount loads.
   const { LayerMerge } = await import("./merge-layers.js");
   const merge = new LayerMerge();
@@ -146,10 +170,15 @@ async function openMergedTree(opening: Opening, layers: readonly LayerIndex[]): 
     open.set(digest, image);
     merge.add({ image, digest, ...(index.manifest === undefined ? {} : { facts: index.manifest }) });
   }
-  return await kept.make(merge.write(), signal);
+  return await mergeOf(opening, layers).make(merge.write(), signal);
 }
 
-async function openData(opening: Opening, { layer, index }: LayerIndex, table: SpanTable): Promise<OpenLayer> {
+async function openData(
+  opening: Opening,
+  { layer, index }: LayerIndex,
+  table: SpanTable,
+  indexes: LayerIndexes,
+): Promise<OpenLayer> {
   const { options, source, cache, cleanup, log } = opening;
   return cleanup.add(
     await OpenLayer.open({
@@ -159,12 +188,9 @@ async function openData(opening: Opening, { layer, index }: LayerIndex, table: S
       checkWindows: options.verify !== "none",
       checkBlob: options.verify !== "none",
       ...(index.manifest === undefined ? {} : { tarDigest: index.manifest.tar.digest }),
+      filledNow: indexes.filledBy(layer),
       fetchDiffId: (signal) => source.fetchDiffId(layer.layerNumber, signal),
       log,
     }),
   );
-}
-
-function unknownLayer(digest: Digest): never {
-  throw new OcifsError("internal", `image: layer ${digest} was opened without its index`);
 }

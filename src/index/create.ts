@@ -12,8 +12,8 @@ import { algorithmOf, type Digest } from "../oci/digest.js";
 import { blockBytes } from "../tar/header.js";
 import { type TarEnd, TarWalker } from "../tar/walker.js";
 import { BlobInput } from "./blob-input.js";
+import { decodeBlob, type LayerRecorder } from "./decode.js";
 import { digestOfFile, fromSystemError, type IndexPaths, indexPathsIn, PendingFiles } from "./files.js";
-import { inflateBlob } from "./inflate.js";
 import { type IndexedFile, type IndexManifest, indexFormatVersion, serializeIndexManifest } from "./manifest.js";
 import { SpanHasher } from "./span-hasher.js";
 import { type FinishedTarTree, TarTree, type WhiteoutMode } from "./tar-tree.js";
@@ -25,11 +25,22 @@ export interface IndexProgress {
   readonly entryCount: number;
 }
 
+/**
+ * Given each piece of the uncompressed layer, in order and without gaps; `offset` is the piece's in the layer. The bytes are the
+ * sink's until its promise settles, and change after that. A rejection ends the pass.
+ */
+export type TarSink = (bytes: Uint8Array, offset: number) => Promise<void>;
+
 export interface CreateLayerIndexOptions {
   /** Stays the caller's to dispose. */
   readonly source: BlobSource;
-  /** Names the files after the blob inside a directory, which is made if missing; or gives each its path. */
-  readonly output: { readonly directory: string } | IndexPaths;
+  /** The source ends without an error only when the digest of all it gave is right; it is then not hashed again. */
+  readonly sourceIsVerified?: boolean;
+  /**
+   * Names the files after the blob inside a directory, which is made if missing; or gives each its path. In a `shared`
+   * directory, such as the cache, what is being made can be told from what a killed process left.
+   */
+  readonly output: { readonly directory: string; readonly shared?: boolean } | IndexPaths;
   /** From the image config; checked against the uncompressed bytes. */
   readonly expectedDiffId?: Digest;
   /** Recorded only; what the blob is shows in its first bytes. */
@@ -37,6 +48,8 @@ export interface CreateLayerIndexOptions {
   /** Distance of checkpoints, and of span digests. */
   readonly spanSizeBytes?: number;
   readonly whiteouts?: WhiteoutMode;
+  /** Takes the uncompressed layer on its way. Whether it is the right one is known only when the index is made. */
+  readonly tarSink?: TarSink;
   readonly onProgress?: (progress: IndexProgress) => void;
   readonly signal?: AbortSignal;
 }
@@ -77,8 +90,8 @@ async function create(options: CreateLayerIndexOptions): Promise<CreatedIndex> {
   const { source, output, signal } = options;
   if ("directory" in output) await ensureDirectory(output.directory);
   const paths = "directory" in output ? indexPathsIn(output.directory, source.digest) : output;
-  await using files = new PendingFiles();
-  await using input = new BlobInput(source, signal);
+  await using files = new PendingFiles({ claimed: "directory" in output && output.shared === true });
+  await using input = new BlobInput(source, signal, options.sourceIsVerified);
   const pass = new LayerPass(options);
   let read: LayerContent;
   try {
@@ -191,14 +204,20 @@ class LayerPass {
   async run(input: BlobInput, openZinfo: () => Promise<FileHandle>): Promise<LayerContent> {
     const first = (await input.next()) ?? new Uint8Array(0);
     const encoding = encodingOf(first);
-    if (encoding === "gzip") return await this.#runGzip(first, input, await openZinfo());
-    return await (encoding === "zstd" ? this.#runZstd(first, input) : this.#runTar(first, input));
+    if (encoding === "tar") return await this.#runTar(first, input);
+    if (encoding === "zstd") return await this.#runZstd(first, input);
+    const zinfo = await openZinfo();
+    const recorder = openGzipRecorder({ zinfoFd: zinfo.fd, spanSizeBytes: this.spanSizeBytes });
+    return { encoding, zinfo, ...(await this.#runCompressed(first, input, recorder)) };
   }
 
-  async #runGzip(first: Uint8Array, input: BlobInput, zinfo: FileHandle): Promise<LayerContent> {
-    const recorder = openGzipRecorder({ zinfoFd: zinfo.fd, spanSizeBytes: this.spanSizeBytes });
+  async #runCompressed(
+    first: Uint8Array,
+    input: BlobInput,
+    recorder: LayerRecorder,
+  ): Promise<Omit<LayerContent, "encoding" | "zinfo">> {
     try {
-      await inflateBlob(first, input, recorder, (bytes) => this.#onTar(bytes, input));
+      await decodeBlob(first, input, recorder, (bytes) => this.#onTar(bytes, input));
       const result = recorder.finish();
       if (
         result.uncompressedSizeBytes !== this.#tarBytes ||
@@ -206,13 +225,13 @@ class LayerPass {
       ) {
         throw new OcifsError(
           "internal",
-          `index create: the gzip recorder counted ${result.uncompressedSizeBytes} bytes and ${result.spanDigests.length / 32} spans, ` +
+          `index create: the layer's recorder counted ${result.uncompressedSizeBytes} bytes and ${result.spanDigests.length / 32} spans, ` +
             `want ${this.#tarBytes} and ${result.checkpointCount}`,
         );
       }
       const hex = Buffer.from(result.spanDigests).toString("hex");
       const spanDigests = Array.from({ length: result.checkpointCount }, (_, i) => hex.slice(i * 64, i * 64 + 64));
-      return { encoding: "gzip", zinfo, blobTrailingBytes: result.trailingBytes, ...this.#finishTar(), spanDigests };
+      return { blobTrailingBytes: result.trailingBytes, ...this.#finishTar(), spanDigests };
     } finally {
       recorder.close();
     }
@@ -222,9 +241,9 @@ class LayerPass {
     const spans = new SpanHasher(this.spanSizeBytes);
     const decoder = openZstdStream();
     try {
-      await inflateBlob(first, input, decoder, (bytes) => {
+      await decodeBlob(first, input, decoder, async (bytes) => {
         spans.update(bytes);
-        this.#onTar(bytes, input);
+        await this.#onTar(bytes, input);
       });
       decoder.finish();
     } finally {
@@ -238,14 +257,22 @@ class LayerPass {
     for (let piece: Uint8Array | undefined = first; piece !== undefined; piece = await input.next()) {
       input.account(piece);
       spans.update(piece);
-      this.#onTar(piece, input);
+      await this.#onTar(piece, input);
     }
     return { encoding: "tar", blobTrailingBytes: 0, ...this.#finishTar(), spanDigests: spans.finish() };
   }
 
-  #onTar(bytes: Uint8Array, input: BlobInput): void {
-    this.#tarHash.update(bytes);
-    this.#walker.push(bytes);
+  async #onTar(bytes: Uint8Array, input: BlobInput): Promise<void> {
+    const taken = Promise.allSettled([this.#options.tarSink?.(bytes, this.#tarBytes)]);
+    try {
+      this.#tarHash.update(bytes);
+      this.#walker.push(bytes);
+    } finally {
+      // The bytes are the sink's until it says so.
+      await taken;
+    }
+    const [sink] = await taken;
+    if (sink.status === "rejected") throw sink.reason;
     this.#tarBytes += bytes.length;
     this.#options.onProgress?.({
       blobBytes: input.accountedBytes,

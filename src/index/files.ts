@@ -2,6 +2,7 @@ import { createHash, randomBytes } from "node:crypto";
 import { type FileHandle, open, rename, unlink } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { isOcifsError, OcifsError, throwIfAborted } from "../base/errors.js";
+import { claimTemporary } from "../cache/temporary-files.js";
 import { algorithmOf, type Digest, hexOf } from "../oci/digest.js";
 import type { IndexedFile } from "./manifest.js";
 
@@ -18,6 +19,11 @@ export interface IndexPaths {
 export function indexPathsIn(directory: string, blob: Digest): IndexPaths {
   const stem = join(directory, `${algorithmOf(blob)}-${hexOf(blob)}`);
   return { tarindexPath: `${stem}.tarindex`, zinfoPath: `${stem}.zinfo`, jsonPath: `${stem}.json` };
+}
+
+/** Names that `PendingFiles` gives to files before they are whole. */
+export function isPendingFile(name: string): boolean {
+  return name.startsWith(".") && name.endsWith(".tmp");
 }
 
 const readBytes = 1 << 20;
@@ -49,6 +55,12 @@ export async function digestOfFile(file: FileHandle, signal?: AbortSignal): Prom
  */
 export class PendingFiles implements AsyncDisposable {
   readonly #files: { path: string; temporaryPath: string; handle: FileHandle }[] = [];
+  readonly #claimed: boolean;
+
+  /** `claimed`: what a killed process leaves behind can be told from what is being made; see `removeLeftovers`. */
+  constructor(options: { readonly claimed?: boolean } = {}) {
+    this.#claimed = options.claimed ?? false;
+  }
 
   /** An empty file, open for reading and writing until `commit` or disposal. Throws `io`. */
   async create(path: string): Promise<FileHandle> {
@@ -56,6 +68,7 @@ export class PendingFiles implements AsyncDisposable {
     try {
       const handle = await open(temporaryPath, "wx+", 0o644);
       this.#files.push({ path, temporaryPath, handle });
+      if (this.#claimed) claimTemporary(handle.fd);
       return handle;
     } catch (error) {
       throw fromSystemError(error, `index create ${path}`);

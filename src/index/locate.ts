@@ -10,30 +10,23 @@ export interface IndexLocation {
   readonly jsonPath?: string;
 }
 
-/**
- * Where a layer's index is: the files that were named (with the JSON beside the tarindex, if there is one), else those that
- * `ocifs index create` put into the cache. `not-found` says how to make one.
- */
-export async function locateIndex(
-  named: { readonly tarindex?: string; readonly zinfo?: string },
-  cache: CacheDirectory,
-  blob: Digest,
-): Promise<IndexLocation> {
-  if (named.tarindex !== undefined) {
-    const jsonPath = `${named.tarindex.replace(/\.tarindex$/, "")}.json`;
-    return {
-      tarindexPath: named.tarindex,
-      ...(named.zinfo === undefined ? {} : { zinfoPath: named.zinfo }),
-      ...((await exists(jsonPath)) ? { jsonPath } : {}),
-    };
-  }
+/** The index whose files were named, with the JSON beside the tarindex if there is one. */
+export async function namedIndex(named: {
+  readonly tarindex: string;
+  readonly zinfo?: string;
+}): Promise<IndexLocation> {
+  const jsonPath = `${named.tarindex.replace(/\.tarindex$/, "")}.json`;
+  return {
+    tarindexPath: named.tarindex,
+    ...(named.zinfo === undefined ? {} : { zinfoPath: named.zinfo }),
+    ...((await exists(jsonPath)) ? { jsonPath } : {}),
+  };
+}
+
+/** The index that `ocifs index create` or an earlier mount put into the cache, or undefined. */
+export async function cachedIndex(cache: CacheDirectory, blob: Digest): Promise<IndexLocation | undefined> {
   const paths = indexPathsIn(cache.indexPath(blob), blob);
-  if (!(await exists(paths.jsonPath))) {
-    throw new OcifsError(
-      "not-found",
-      `layer ${blob}: there is no index of it; make one with "ocifs index create IMAGE", or name the files with oci.tarindex= and oci.zinfo=`,
-    );
-  }
+  if (!(await exists(paths.jsonPath))) return undefined;
   const { zinfoPath, ...others } = paths;
   return (await exists(zinfoPath)) ? paths : others;
 }

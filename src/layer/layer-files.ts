@@ -5,7 +5,7 @@ import type { CacheDirectory } from "../cache/cache-directory.js";
 import { CompressedFile } from "../cache/compressed-file.js";
 import { closeFd, openFd, truncateFd } from "../cache/raw-file.js";
 import type { WholeFile } from "../cache/verified-marks.js";
-import type { SpanTable } from "./span-table.js";
+import { cacheKeyOf, type SpanTable } from "./span-table.js";
 
 /** A layer's files in the cache, and the mark that they are in use. */
 export interface LayerFiles extends AsyncDisposable {
@@ -15,11 +15,6 @@ export interface LayerFiles extends AsyncDisposable {
   /** The part of the names of `data-<key>` and `spans-<key>`: stands for the span table. */
   readonly key: string;
   readonly compressed: CompressedFile;
-}
-
-/** The part of the names of a layer's `data` and `spans` that stands for its span table. */
-export function spanTableKey(table: Pick<SpanTable, "partition">): string {
-  return Buffer.from(table.partition).toString("hex").slice(0, 16);
 }
 
 /**
@@ -33,7 +28,7 @@ export async function openLayerFiles(
 ): Promise<{ readonly files: LayerFiles; readonly fds: { readonly dataFd: number; readonly spansFd: number } }> {
   const use = await cache.useBlob(source.digest);
   const directory = use.path;
-  const key = spanTableKey(table);
+  const key = cacheKeyOf(table);
   const dataName: WholeFile = `data-${key}`;
   const opened: number[] = [];
   let compressed: CompressedFile | undefined;

@@ -7,6 +7,12 @@ import type { SpanStore } from "../native/layer.js";
 import { dataRanges } from "../native/sparse.js";
 import type { Digest } from "../oci/digest.js";
 
+/** What was written and checked to its end just now, and is not flushed yet. */
+export interface FilledNow {
+  readonly blob: boolean;
+  readonly tar: boolean;
+}
+
 export interface LayerMarksOptions {
   /** Where the layer's cache files are. */
   readonly directory: string;
@@ -27,6 +33,7 @@ export class LayerMarks {
   readonly #o: LayerMarksOptions;
   #blob = false;
   #tar = false;
+  #unmarked: FilledNow = { blob: false, tar: false };
 
   private constructor(options: LayerMarksOptions) {
     this.#o = options;
@@ -51,6 +58,31 @@ export class LayerMarks {
     if (!this.#tar) return false;
     const { spans, dataSpans } = this.#o.store.stats();
     return dataSpans === spans;
+  }
+
+  /** Takes the word of who has just filled the files; `keepFilled` makes it last. */
+  trust({ blob, tar }: FilledNow): void {
+    const { compressed, store } = this.#o;
+    const { spans, dataSpans } = store.stats();
+    this.#blob ||= blob && compressed.has({ begin: 0, end: compressed.sizeBytes });
+    this.#tar ||= tar && dataSpans === spans;
+    this.#unmarked = { blob: blob && this.#blob, tar: tar && this.#tar };
+  }
+
+  /** Flushes and marks what `trust` was told of. Throws `io`. */
+  async keepFilled(): Promise<void> {
+    const { blob, tar } = this.#unmarked;
+    this.#unmarked = { blob: false, tar: false };
+    if (blob && this.blobVerified) {
+      await this.markBlob();
+      // Some may have been given up before there was a mark to take away.
+      if (!this.blobVerified) await this.clearBlob();
+    }
+    const { tarDigest } = this.#o;
+    if (tar && this.tarVerified && tarDigest !== undefined) {
+      await this.markTar(tarDigest);
+      if (!this.tarVerified) await this.clearTar();
+    }
   }
 
   /** Call when the blob was found to be right. Flushes it first. Throws `io`. */

@@ -11,7 +11,7 @@ import { fetchSizes } from "./fetch-sizes.js";
 import { LayerEviction } from "./layer-eviction.js";
 import { type LayerFiles, openLayerFiles } from "./layer-files.js";
 import { type FillOutcome, LayerFill } from "./layer-fill.js";
-import { LayerMarks } from "./layer-marks.js";
+import { type FilledNow, LayerMarks } from "./layer-marks.js";
 import type { Pace } from "./pace.js";
 import { RangeFetcher } from "./range-fetcher.js";
 import { SpanFetcher } from "./span-fetcher.js";
@@ -38,6 +38,8 @@ export interface OpenLayerOptions {
   readonly tarDigest?: Digest;
   /** The image's own word for that digest, asked for by a fill when the index has none. */
   readonly fetchDiffId?: (signal: AbortSignal) => Promise<Digest | undefined>;
+  /** What was filled and checked before this layer was opened, by this process. */
+  readonly filledNow?: FilledNow;
   readonly log: Log;
 }
 
@@ -194,6 +196,13 @@ export class OpenLayer implements AsyncDisposable {
     }
   }
 
+  /** Flushes what was filled before opening, and marks it. Never rejects: without its mark it is checked again some day. */
+  async keepFilled(): Promise<void> {
+    await this.#disk?.marks?.keepFilled().catch((error: unknown) => {
+      this.#log.warn("a layer cannot be marked as whole", { digest: this.source.digest, reason: messageOf(error) });
+    });
+  }
+
   /**
    * Checks a blob that is whole and was not checked before, from the cache alone: it is marked, or the layer refused. Does
    * nothing for others. Never rejects: what prevents the check is logged.
@@ -323,7 +332,9 @@ export class OpenLayer implements AsyncDisposable {
 
 async function openMarks(o: OpenLayerOptions, files: LayerFiles, store: SpanStore): Promise<LayerMarks | undefined> {
   try {
-    return await LayerMarks.open({ ...files, blobDigest: o.source.digest, tarDigest: o.tarDigest, store });
+    const marks = await LayerMarks.open({ ...files, blobDigest: o.source.digest, tarDigest: o.tarDigest, store });
+    if (o.filledNow) marks.trust(o.filledNow);
+    return marks;
   } catch (error) {
     o.log.warn("marks of complete layers cannot be used", { digest: o.source.digest, reason: messageOf(error) });
     return undefined;

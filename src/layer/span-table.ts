@@ -31,3 +31,8 @@ export interface SpanTable {
   /** sha256 of the span's uncompressed bytes, where the index recorded one. */
   digest(span: number): Uint8Array | undefined;
 }
+
+/** The part of a cache file's name that tells which table divides it. */
+export function cacheKeyOf(table: SpanTable): string {
+  return Buffer.from(table.partition).toString("hex").slice(0, 16);
+}

@@ -64,6 +64,7 @@ export interface NativeSpanStore {
   evict(first: number, last: number): Promise<void>;
   tryEvict(spans: readonly number[]): Promise<number>;
   leastRecent(count: number): number[];
+  adopt(first: number, last: number): Promise<number>;
   wake(first: number, last: number): boolean;
   trustSuspect(): void;
   forgetMemory(): void;
@@ -162,6 +163,13 @@ export class SpanStore {
       uses.push({ span: flat[i] ?? 0, used: flat[i + 1] ?? 0, sizeBytes: flat[i + 2] ?? 0 });
     }
     return uses;
+  }
+  /**
+   * Makes spans of [first, last] present whose bytes the caller has put into the data file and checked, and nobody has written
+   * to since. Spans that are present or that somebody writes or evicts are left alone. Resolves to how many became present.
+   */
+  adopt(first: number, last: number): Promise<number> {
+    return awaitNative(() => this.handle.adopt(first, last));
   }
   /**
    * Wakes who waits for spans of [first, last] and has all it wants, whoever brought them. False when some of

@@ -40,7 +40,7 @@ export class Bench implements AsyncDisposable {
   readonly #commands: CommandOptions;
   readonly #cleanup = new Cleanup();
   readonly #layers = new Map<LayerName, Promise<LayerFile>>();
-  readonly #pushed = new Map<LayerName, Promise<string>>();
+  readonly #pushed = new Map<string, Promise<string>>();
   readonly #indexes = new Map<LayerName, Promise<IndexPaths>>();
   readonly #extracted = new Map<string, Promise<string>>();
   #registry: Promise<TestRegistry> | undefined;
@@ -136,15 +136,22 @@ export class Bench implements AsyncDisposable {
 
   /** The reference of an image in the registry that has just this layer. */
   reference(name: LayerName): Promise<string> {
-    return once(this.#pushed, name, async () => {
-      const layer = await this.layer(name);
+    return this.imageOf(name, [name]);
+  }
+
+  /** The reference of an image in the registry that has these layers, lowest first. */
+  imageOf(repository: string, names: readonly LayerName[]): Promise<string> {
+    return once(this.#pushed, repository, async () => {
+      const layers = [];
+      for (const name of names) {
+        const { path, diffId } = await this.layer(name);
+        layers.push({ path, diffId, mediaType: mediaTypes.ociLayerGzip });
+      }
       this.#registry ??= this.#startRegistry();
       const { host } = await this.#registry;
-      this.say(`push of layer "${name}"`);
-      const { path, diffId } = layer;
-      const layers = [{ path, diffId, mediaType: mediaTypes.ociLayerGzip }];
-      await pushImage(host, { repository: `bench/${name}`, tag: "latest", layers });
-      return `${host}/bench/${name}:latest`;
+      this.say(`push of "${repository}"`);
+      await pushImage(host, { repository: `bench/${repository}`, tag: "latest", layers });
+      return `${host}/bench/${repository}:latest`;
     });
   }
 
@@ -181,6 +188,16 @@ export class Bench implements AsyncDisposable {
       reference: await this.reference(name),
       index: await this.index(name),
       cacheDirectory: cacheDirectory ?? (await this.freshDirectory("cache")),
+      directory: await this.mountpoint(),
+      logPath: join(this.#work, "mount.log"),
+    };
+  }
+
+  /** How to mount a whole image for the first time on this machine. */
+  async firstMountRequest(reference: string): Promise<LayerMountRequest> {
+    return {
+      reference,
+      cacheDirectory: await this.freshDirectory("cache"),
       directory: await this.mountpoint(),
       logPath: join(this.#work, "mount.log"),
     };

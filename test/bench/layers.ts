@@ -9,7 +9,18 @@ import type { Digest } from "../../src/oci/digest.js";
 import { endMarker, padding, type TarItem, tarHeader } from "../support/tar-builder.js";
 import { Content, Random } from "./content.js";
 
-export type LayerName = "debian" | "files" | "entries-60k" | "entries-250k" | "large" | "uniform" | "medium";
+/** Eight layers of 48 MB, a third to gzip: an image of the usual size and shape. */
+export const appLayers = ["app-0", "app-1", "app-2", "app-3", "app-4", "app-5", "app-6", "app-7"] as const;
+
+export type LayerName =
+  | "debian"
+  | "files"
+  | "entries-60k"
+  | "entries-250k"
+  | "large"
+  | "uniform"
+  | "medium"
+  | (typeof appLayers)[number];
 
 export interface LayerFile {
   readonly path: string;
@@ -41,6 +52,14 @@ export const wellKnown = {
 const version = 3;
 
 const generators: Readonly<Record<Exclude<LayerName, "debian">, () => Generator<Item>>> = {
+  "app-0": () => app(0),
+  "app-1": () => app(1),
+  "app-2": () => app(2),
+  "app-3": () => app(3),
+  "app-4": () => app(4),
+  "app-5": () => app(5),
+  "app-6": () => app(6),
+  "app-7": () => app(7),
   *files() {
     yield { path: "data/", type: "directory" };
     yield* smallFiles("before", 400, 100);
@@ -71,6 +90,14 @@ const generators: Readonly<Record<Exclude<LayerName, "debian">, () => Generator<
     for (let i = 0; i < 11; i++) yield { path: `same-${i}.txt`, sizeBytes: 100 * MiB };
   },
 };
+
+function* app(number: number): Generator<Item> {
+  yield { path: "opt/", type: "directory" };
+  yield* smallFiles(`opt/app-${number}`, 300, 10_000 * (number + 1));
+  for (let i = 0; i < 7; i++) {
+    yield { path: `opt/app-${number}/library-${i}.so`, sizeBytes: 4 * MiB, seed: 9000 + 10 * number + i };
+  }
+}
 
 function* smallFiles(directory: string, count: number, seed: number): Generator<Item> {
   const random = new Random(seed);

@@ -9,6 +9,7 @@ import { backgroundFill } from "./workloads/background-fill.js";
 import { coldFile, coldRandom } from "./workloads/cold-reads.js";
 import { daemonMemory } from "./workloads/daemon-memory.js";
 import { findAll } from "./workloads/find.js";
+import { firstMount } from "./workloads/first-mount.js";
 import { indexCreation } from "./workloads/index-creation.js";
 import { mountTime } from "./workloads/mount-time.js";
 import { remountTime } from "./workloads/remount-time.js";
@@ -25,6 +26,7 @@ const workloads: Readonly<Record<string, (bench: Bench) => Promise<Figure[]>>> =
   mount: mountTime,
   remount: remountTime,
   fill: backgroundFill,
+  "first-mount": firstMount,
 };
 
 const usage = `usage: scripts/bench [--quick] [--only NAME...] [--out DIR]

@@ -14,7 +14,7 @@ export const mountProgram = join(repositoryRoot, "dist", "src", "cli", "mount-oc
 
 export interface LayerMountRequest {
   readonly reference: string;
-  /** One layer through these files; without them the whole image through the cache. */
+  /** Of its first layer, which is then mounted alone; without it the image is mounted whole. */
   readonly index?: IndexPaths;
   readonly cacheDirectory: string;
   readonly directory: string;

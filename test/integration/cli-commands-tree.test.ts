@@ -201,7 +201,6 @@ test("what is wrong is one sentence and exit code 1 or 2", async (t) => {
   await fails(["cat", ...source, "dir"], 2, /dir: it is not a regular file/);
   await fails(["cat", ...source], 2, /Not enough|path/i);
   await fails(["ls", `file:${sandbox.directory}/none`], 1, /none/);
-  await fails(["ls", reference, "--insecure"], 1, /there is no index of it; make one with "ocifs index create/);
   await fails(["ls", reference.replace(/:1$/, ":nosuch"), "--insecure"], 1, /some\/image:nosuch/);
   await fails(["index", "create", reference, "--insecure", "--layer", "3"], 1, /layer 3: the image has 1 layer/);
   await fails(["index", "create", reference, "--insecure", "--layer", "-1"], 2, /--layer/);

@@ -319,6 +319,58 @@ void TestWaiters() {
   CHECK(waiter->errors == 2 && waiter->error == EIO);
 }
 
+// Bytes that are in `data` already become visible, but never a span that somebody else is at work on.
+void TestAdopt() {
+  Layer layer;
+  const Bytes all = Pattern(0, layer.starts.back());
+  const int data = layer.directory.Open("data");
+  CHECK(pwrite(data, all.data(), all.size(), 0) == static_cast<ssize_t>(all.size()));
+  close(data);
+  auto store = layer.Open();
+  auto other = layer.Open();
+  auto waiter = std::make_shared<CountingWaiter>();
+  CHECK(store->Park({8, 9}, waiter));
+  layer.Fill(*store, 3);
+  Target mine, theirs;
+  OK(store->BeginSpan(4, &mine));
+  OK(other->BeginSpan(5, &theirs));
+  CHECK(mine == Target::kData && theirs == Target::kData);
+  uint64_t adopted = 0;
+  OK(store->Adopt({0, 9}, &adopted));
+  CHECK(adopted == 7 && store->present_count() == 8);
+  CHECK(!store->present(4) && !store->present(5) && !store->present(10));
+  CHECK(waiter->ready == 1);
+  CHECK(ReadRight(*other, 0, 4 * 10'007) && ReadRight(*other, layer.starts[6], 4 * 10'007));
+  OK(store->Adopt({0, 9}, &adopted));
+  CHECK(adopted == 0);
+  store->AbortSpan(mine, 4);
+  other->AbortSpan(theirs, 5);
+  OK(store->Adopt({0, 39}, &adopted));
+  CHECK(adopted == 32 && store->present_count() == 40);
+  CHECK(ReadRight(*store, 0, layer.starts.back()));
+  // After an adoption a span can be evicted and written as any other.
+  OK(store->Evict({4, 4}));
+  layer.Fill(*other, 4);
+  CHECK(ReadRight(*store, layer.starts[4], 10'007));
+  FAILS(store->Adopt({1, 0}, &adopted), "usage");
+  FAILS(store->Adopt({0, 40}, &adopted), "usage");
+  FAILS(layer.Open(false)->Adopt({0, 1}, &adopted), "usage");
+  store->DisableDisk();
+  FAILS(store->Adopt({0, 1}, &adopted), "usage");
+}
+
+// What an unclean reboot left in doubt is not in doubt any more when it was written anew.
+void TestAdoptSuspect() {
+  Layer layer;
+  layer.Fill(*layer.Open(), 2);
+  layer.boot = 2;
+  auto store = layer.Open();
+  CHECK(store->state(2) == kSuspect);
+  uint64_t adopted = 0;
+  OK(store->Adopt({2, 2}, &adopted));
+  CHECK(adopted == 1 && store->state(2) == kPresent);
+}
+
 }  // namespace
 
 int main() {
@@ -331,5 +383,7 @@ int main() {
   TestEvictionOfWriters();
   TestMemoryLimit();
   TestWaiters();
+  TestAdopt();
+  TestAdoptSuspect();
   std::printf("ok\n");
 }

@@ -17,6 +17,7 @@ class FakeLayer implements FillableLayer {
   readonly source: { digest: string };
   complete = false;
   checks = 0;
+  kept = 0;
   fills = 0;
 
   constructor(
@@ -33,6 +34,10 @@ class FakeLayer implements FillableLayer {
     this.complete = outcome.kind === "complete";
     if (this.complete) this.bytesLeft = 0;
     return outcome;
+  }
+
+  async keepFilled(): Promise<void> {
+    this.kept += 1;
   }
 
   async checkWholeBlob(): Promise<void> {

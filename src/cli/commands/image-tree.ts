@@ -2,6 +2,7 @@ import { resolve } from "node:path";
 import type { Argv } from "yargs";
 import { ErofsTree } from "../../erofs/reader.js";
 import { type MountableImage, openMountableImage } from "../../image/mountable-image.js";
+import { BuildDisplay } from "../build-display.js";
 import { type CommandContext, type RegistryArguments, registryOptions } from "../command.js";
 import { toLayerNumber, toSourceOptions } from "./source-arguments.js";
 import { warningsTo } from "./warnings.js";
@@ -37,6 +38,7 @@ export async function withImageTree(
   context: CommandContext,
   use: (tree: ErofsTree, image: MountableImage) => Promise<void>,
 ): Promise<void> {
+  using display = new BuildDisplay("ocifs", { sink: context.stderr });
   await using image = await openMountableImage(
     {
       ...(await toSourceOptions(args.image, args, context)),
@@ -44,10 +46,12 @@ export async function withImageTree(
       ...(args.tarindex === undefined ? {} : { tarindex: resolve(args.tarindex) }),
       ...(args.zinfo === undefined ? {} : { zinfo: resolve(args.zinfo) }),
       verify: "blob",
+      onBuildProgress: (progress) => display.update(progress),
     },
     warningsTo(context.stderr),
     context.signal,
   );
+  display.finish();
   await use(ErofsTree.of(image.tree), image);
 }
 
