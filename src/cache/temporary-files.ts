@@ -1,3 +1,4 @@
+import { fstatSync } from "node:fs";
 import { type FileHandle, open, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { messageOf, OcifsError } from "../base/errors.js";
@@ -8,17 +9,16 @@ const CLAIM_BYTE = Number.MAX_SAFE_INTEGER - 1;
 
 /**
  * Says of a file that is being made under a temporary name that its maker is alive: an OFD lock, which goes with the
- * descriptor, so it tells more than a pid, which may belong to somebody else or be of another namespace.
+ * descriptor, so it tells more than a pid, which may belong to somebody else or be of another namespace. Give the file its
+ * lasting name before closing it. False when somebody took the file for a dead process' before it was claimed: make another.
  */
-export function claimTemporary(fd: number): void {
-  if (!tryLock(fd, CLAIM_BYTE, CLAIM_BYTE + 1, "exclusive")) {
-    throw new OcifsError("busy", "cache: a temporary file that was just made is claimed by another process");
-  }
+export function claimTemporary(fd: number): boolean {
+  return tryLock(fd, CLAIM_BYTE, CLAIM_BYTE + 1, "exclusive") && fstatSync(fd).nlink > 0;
 }
 
 /**
  * Removes those files of `directory` that `isTemporary` and whose maker has died. A maker that has not claimed its file yet
- * loses it, and finds that out when it gives the file its name. A directory that is not there has none.
+ * loses it, and finds that out when it claims it. A directory that is not there has none.
  */
 export async function removeLeftovers(directory: string, isTemporary: (name: string) => boolean): Promise<void> {
   for (const name of (await namesIn(directory)).filter(isTemporary)) {

@@ -64,30 +64,33 @@ export class PendingFiles implements AsyncDisposable {
 
   /** An empty file, open for reading and writing until `commit` or disposal. Throws `io`. */
   async create(path: string): Promise<FileHandle> {
-    const temporaryPath = join(dirname(path), `.${basename(path)}.${randomBytes(6).toString("hex")}.tmp`);
     try {
-      const handle = await open(temporaryPath, "wx+", 0o644);
-      this.#files.push({ path, temporaryPath, handle });
-      if (this.#claimed) claimTemporary(handle.fd);
-      return handle;
+      for (;;) {
+        const temporaryPath = join(dirname(path), `.${basename(path)}.${randomBytes(6).toString("hex")}.tmp`);
+        const handle = await open(temporaryPath, "wx+", 0o644);
+        if (!this.#claimed || claimTemporary(handle.fd)) {
+          this.#files.push({ path, temporaryPath, handle });
+          return handle;
+        }
+        await handle.close();
+      }
     } catch (error) {
       throw fromSystemError(error, `index create ${path}`);
     }
   }
 
-  /** Syncs, closes and renames all. What was renamed is removed again when a later rename fails. */
+  /** Syncs, renames and closes all. What was renamed is removed again when a later rename fails. */
   async commit(): Promise<void> {
     const renamed: string[] = [];
     try {
-      for (const { handle } of this.#files) {
-        await handle.sync();
-        await handle.close();
-      }
+      for (const { handle } of this.#files) await handle.sync();
       for (const { path, temporaryPath } of this.#files) {
         await rename(temporaryPath, path);
         renamed.push(path);
       }
       for (const directory of new Set(renamed.map((path) => dirname(path)))) await syncDirectory(directory);
+      // Not before: their claims go with the descriptors.
+      for (const { handle } of this.#files) await handle.close();
       this.#files.length = 0;
     } catch (error) {
       await Promise.allSettled(renamed.map((path) => unlink(path)));

@@ -46,8 +46,8 @@ export class DataFill implements AsyncDisposable {
   /** Removes what killed processes left, and makes an empty file. Fails with `io` or `no-space`. */
   static async begin(o: DataFillOptions): Promise<DataFill> {
     await removeLeftovers(o.directory, (name) => name.startsWith(DATA_PREFIX) || name.startsWith(SPANS_PREFIX));
-    const path = temporaryPath(o.directory, DATA_PREFIX);
-    return new DataFill(o, path, await createClaimed(path));
+    const { path, fd } = await createClaimed(o.directory, DATA_PREFIX);
+    return new DataFill(o, path, fd);
   }
 
   /** Takes the next bytes, which must follow the last ones. Fails for nothing that a full disk may cause. */
@@ -98,8 +98,7 @@ export class DataFill implements AsyncDisposable {
     const { outStarts, partition, spanCount } = table;
     const key = cacheKeyOf(table);
     const boot = await bootId();
-    const spansPath = temporaryPath(directory, SPANS_PREFIX);
-    const spansFd = await createClaimed(spansPath);
+    const { path: spansPath, fd: spansFd } = await createClaimed(directory, SPANS_PREFIX);
     // The store takes over both descriptors, and with them the claims, until it is closed.
     this.#fd = undefined;
     try {
@@ -159,18 +158,19 @@ function temporaryPath(directory: string, prefix: string): string {
   return join(directory, `${prefix}${process.pid}-${randomBytes(6).toString("hex")}`);
 }
 
-async function createClaimed(path: string): Promise<number> {
+/** Whoever takes it for a dead process' before it is claimed does so once, and then it is another file. */
+async function createClaimed(
+  directory: string,
+  prefix: string,
+): Promise<{ readonly path: string; readonly fd: number }> {
+  const path = temporaryPath(directory, prefix);
   const fd = await new Promise<number>((resolve, reject) =>
     open(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600, (error, opened) => {
       if (error) reject(new OcifsError(error.code === "ENOSPC" ? "no-space" : "io", `cache ${path}: ${error.message}`));
       else resolve(opened);
     }),
   );
-  try {
-    claimTemporary(fd);
-    return fd;
-  } catch (error) {
-    await closeFd(fd);
-    throw error;
-  }
+  if (claimTemporary(fd)) return { path, fd };
+  await closeFd(fd);
+  return await createClaimed(directory, prefix);
 }

@@ -135,7 +135,7 @@ test("what a killed process left is removed, what a living one makes is not", as
   }
   await using compressed = await CompressedFile.open(join(directory, "compressed"), source.sizeBytes);
   await using living = await open(join(directory, "data-filling-2-living"), "wx+");
-  claimTemporary(living.fd);
+  assert.ok(claimTemporary(living.fd));
   await using first = await begin();
   await using second = await begin();
   await writeAll(second);
