@@ -120,7 +120,7 @@ async function openOneLayer(opening: Opening): Promise<Opened> {
   const { options, layers, cleanup, log, signal } = opening;
   const [layer] = layers;
   if (!layer) throw new OcifsError("internal", "image: no layer was chosen");
-  const indexes = cleanup.add(await findIndexes(opening, "checked"));
+  await using indexes = await findIndexes(opening, "checked");
   const indexed = await openIndexedLayer(options, layer, indexes.of(layer), cleanup, log, signal);
   return { tree: indexed.tree, layers: [await openData(opening, indexed, indexed.table, indexes)] };
 }
@@ -130,7 +130,7 @@ async function openWholeImage(opening: Opening): Promise<Opened> {
   const check = (indexes: LayerIndexes) =>
     layers.map((layer) => checkLayerIndex(options, layer, indexes.of(layer), log));
   // The merge is mostly there already, and the layers' own tarindexes are then not read at all.
-  const indexes = cleanup.add(await findIndexes(opening, "unchecked"));
+  await using indexes = await findIndexes(opening, "unchecked");
   const merged = mergeOf(opening, check(indexes));
   let tree = await merged.open(signal);
   if (tree === undefined) {
