@@ -12,6 +12,9 @@ import type { SpanTable } from "./span-table.js";
 /** Between two tries to write a span that is being evicted, or that finds the memory full of others. */
 const BUSY_POLL_MS = 20;
 
+/** Times that spans may be gone before they are read until they are kept in memory. */
+const FLEETING_TRIES = 3;
+
 export interface SpanFetcherOptions {
   readonly table: SpanTable;
   readonly store: SpanStore;
@@ -36,6 +39,8 @@ export class SpanFetcher implements AsyncDisposable {
   readonly #inFlight = new Map<number, Promise<void>>();
   readonly #readers = new SequentialReaders();
   readonly #goodWindows = new Set<number>();
+  /** Spans that other processes gave up again and again before they could be read here. */
+  readonly #fleeting = new Set<number>();
   readonly #holds = new Set<{ readonly first: number; readonly last: number }>();
   readonly #closing = new AbortController();
   #refusal: OcifsError | undefined;
@@ -48,12 +53,13 @@ export class SpanFetcher implements AsyncDisposable {
 
   /**
    * Resolves when all spans of [first, last] are present, rejects with the first failure. `fileEndSpan` is how far reading
-   * ahead can make sense. A cancelled caller leaves; the work goes on for others.
+   * ahead can make sense. A cancelled caller leaves; the work goes on for others. `tries` counts how often this caller has
+   * found spans gone before it could read them: after a few they are kept in memory, where no other process gives them up.
    */
   async ensure(
     first: number,
     last: number,
-    options: { fileEndSpan?: number; signal?: AbortSignal } = {},
+    options: { fileEndSpan?: number; signal?: AbortSignal; tries?: number } = {},
   ): Promise<void> {
     throwIfAborted(options.signal, "read");
     if (this.#refusal) throw this.#refusal;
@@ -61,6 +67,7 @@ export class SpanFetcher implements AsyncDisposable {
     const { store } = this.#o;
     const absent = store.absent(first, last);
     if (absent.length === 0) return;
+    if ((options.tries ?? 0) >= FLEETING_TRIES) for (const span of absent) this.#fleeting.add(span);
     const growthBytes = this.#readers.note(first, last);
     const joined = new Set(absent.filter((span) => this.#inFlight.has(span)));
     this.#startRuns(absent, growthBytes, options.fileEndSpan ?? last);
@@ -220,6 +227,7 @@ export class SpanFetcher implements AsyncDisposable {
 
   /** Room for one span in `data`, or undefined when it goes to memory. */
   async #roomFor(span: number): Promise<Reservation | undefined> {
+    if (this.#fleeting.delete(span)) return undefined;
     const { table, room } = this.#o;
     const sizeBytes = (table.outStarts[span + 1] ?? 0) - (table.outStarts[span] ?? 0);
     const reservation = await room.reserve(sizeBytes);

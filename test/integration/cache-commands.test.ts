@@ -180,7 +180,7 @@ test("drop refuses what is in use or pinned, and removes the rest with its index
   assert.equal((await cache.ocifs("cache", "drop", "--all")).status, 1);
   for (const kind of ["blobs", "indexes"]) {
     const left = await readdir(join(cache.path, kind, "sha256"));
-    const want = [used, pinned].map((fixture) => hexOf(fixture.index.manifest.blob.digest));
+    const want: string[] = [used, pinned].map((fixture) => hexOf(fixture.index.manifest.blob.digest));
     assert.deepEqual(left.sort(), want.sort(), kind);
   }
   assert.equal((await cache.ocifs("cache", "unpin", cache.digest(pinned))).status, 0);

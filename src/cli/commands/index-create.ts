@@ -52,7 +52,7 @@ export const indexCreateCommand = defineCommand<Arguments>({
     const whole = layer === undefined && source.layerCount > 1;
     const numbers = whole ? Array.from({ length: source.layerCount }, (_, i) => i) : [layer];
     const directory = args.output === undefined ? undefined : resolve(args.output);
-    const cache = await CacheDirectory.open(options.cacheDir);
+    await using cache = await CacheDirectory.open(options.cacheDir);
     const made = new Map<string, CreatedIndex>();
     for (const number of numbers) {
       const chosen = await source.openLayer(number === undefined ? {} : { layer: number });
