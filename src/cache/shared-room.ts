@@ -100,24 +100,26 @@ export class SharedRoom implements CacheRoom, AsyncDisposable {
   async #refill(cost: number): Promise<Reservation | undefined> {
     for (let round = 0; round < MAX_ROUNDS && !this.#closed; round++) {
       if (this.#aheadBytes >= cost) return this.#grant(cost);
-      const shortBytes = await this.#reservations.locked(() => this.#tryTake(cost));
-      if (shortBytes === undefined) return undefined;
-      if (shortBytes === 0) return this.#grant(cost);
+      const taken = await this.#reservations.locked(() => this.#tryTake(cost));
+      if (typeof taken !== "number") return taken;
       // Without the lock: others may go on meanwhile, and take what this frees.
       const ahead = Math.min(AHEAD_MAX_BYTES, (this.#limitBytes ?? 0) / AHEAD_SHARE);
-      if ((await this.#evict(shortBytes + ahead)) === 0) return undefined;
+      if ((await this.#evict(taken + ahead)) === 0) return undefined;
     }
     return undefined;
   }
 
-  /** REQUIRES the lock. Takes what is wanted and some more; resolves to how much there is too little for what is wanted. */
-  async #tryTake(cost: number): Promise<number> {
+  /** REQUIRES the lock. Takes what is wanted and some more; resolves to what was granted, or to how much there is too little. */
+  async #tryTake(cost: number): Promise<Reservation | number> {
     const { bytes: free, limitBytes } = await this.#free();
     const wanted = cost - this.#aheadBytes;
-    if (free < wanted) return wanted - free;
-    this.#aheadBytes += Math.floor(Math.min(free, Math.max(wanted, lumpOf(limitBytes))));
-    this.#publish();
-    return 0;
+    if (wanted > 0) {
+      if (free < wanted) return wanted - free;
+      this.#aheadBytes += Math.floor(Math.min(free, Math.max(wanted, lumpOf(limitBytes))));
+      this.#publish();
+    }
+    // In the same step: what is ahead is anybody's.
+    return this.#grant(cost);
   }
 
   /** REQUIRES the lock. What may still be reserved. */

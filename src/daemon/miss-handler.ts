@@ -70,7 +70,7 @@ export class MissHandler {
   async #bring(layer: OpenLayer, first: number, last: number, fileEndSpan: number): Promise<void> {
     using _first = this.#o.onDemand();
     for (let tries = 0; tries < MAX_EVICTIONS; tries++) {
-      await layer.spans.ensure(first, last, { fileEndSpan });
+      await layer.spans.ensure(first, last, { fileEndSpan, tries });
       if (layer.store.wake(first, last)) return;
     }
     throw new OcifsError(

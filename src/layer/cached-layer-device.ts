@@ -27,7 +27,7 @@ export class CachedLayerDevice implements LayerDevice {
     for (let tries = 0; tries < MAX_TRIES; tries++) {
       const missing = await this.#store.read(offset, bytes);
       if (missing === true) return bytes;
-      await this.#fetcher.ensure(missing.first, missing.last, signal ? { signal } : {});
+      await this.#fetcher.ensure(missing.first, missing.last, { tries, ...(signal ? { signal } : {}) });
     }
     throw new OcifsError(
       "io",

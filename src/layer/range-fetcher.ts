@@ -12,7 +12,7 @@ import type { Pace } from "./pace.js";
 import { joinClose, subtract } from "./range-arithmetic.js";
 import { extendLock, patienceFor, Transfer, type TransferPriority } from "./transfer.js";
 import { TransferMemory } from "./transfer-memory.js";
-import { WriteBudget } from "./write-budget.js";
+import { noRoom, WriteBudget } from "./write-budget.js";
 
 export type { Lease } from "./leases.js";
 
@@ -394,11 +394,4 @@ export class RangeFetcher implements AsyncDisposable {
     this.#completeReported = true;
     this.#events.onComplete();
   }
-}
-
-function noRoom(source: BlobSource): OcifsError {
-  return new OcifsError(
-    "no-space",
-    `${source.description}: the cache's limit leaves no room for it; raise cachesize or end other mounts`,
-  );
 }

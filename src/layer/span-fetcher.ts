@@ -13,6 +13,9 @@ import { reserveSpan, type SpanRoom } from "./span-room.js";
 /** Between two tries to write a span that is being evicted, or that finds the memory full of others. */
 const BUSY_POLL_MS = 20;
 
+/** Times that spans may be gone before they are read until they are kept in memory. */
+const FLEETING_TRIES = 3;
+
 export interface SpanFetcherOptions extends SpanRoom {
   readonly store: SpanStore;
   readonly fetcher: RangeFetcher;
@@ -34,6 +37,8 @@ export class SpanFetcher implements SpanProvider {
   readonly #readers = new SequentialReaders();
   readonly #goodWindows = new Set<number>();
   readonly #held = new HeldSpans();
+  /** Spans that other processes gave up again and again before they could be read here. */
+  readonly #fleeting = new Set<number>();
   readonly #closing = new AbortController();
   #refusal: OcifsError | undefined;
 
@@ -46,7 +51,7 @@ export class SpanFetcher implements SpanProvider {
   async ensure(
     first: number,
     last: number,
-    options: { fileEndSpan?: number; signal?: AbortSignal } = {},
+    options: { fileEndSpan?: number; signal?: AbortSignal; tries?: number } = {},
   ): Promise<void> {
     throwIfAborted(options.signal, "read");
     if (this.#refusal) throw this.#refusal;
@@ -54,6 +59,7 @@ export class SpanFetcher implements SpanProvider {
     const { store } = this.#o;
     const absent = store.absent(first, last);
     if (absent.length === 0) return;
+    if ((options.tries ?? 0) >= FLEETING_TRIES) for (const span of absent) this.#fleeting.add(span);
     const growthBytes = this.#readers.note(first, last);
     const joined = new Set(absent.filter((span) => this.#inFlight.has(span)));
     this.#startRuns(absent, growthBytes, options.fileEndSpan ?? last);
@@ -196,7 +202,7 @@ export class SpanFetcher implements SpanProvider {
     try {
       // It may have come while the bytes did; nothing of such a blob must be written any more.
       if (this.#refusal) throw this.#refusal;
-      using room = discard ? undefined : await reserveSpan(this.#o, span);
+      using room = discard || this.#fleeting.delete(span) ? undefined : await reserveSpan(this.#o, span);
       const degraded = await store.fill({
         span,
         gzip: table.encoding === "gzip",

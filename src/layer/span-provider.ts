@@ -4,12 +4,13 @@ import type { OcifsError } from "../base/errors.js";
 export interface SpanProvider extends AsyncDisposable {
   /**
    * Resolves when all spans of [first, last] are present, rejects with the first failure. `fileEndSpan` is how far reading
-   * ahead can make sense. A cancelled caller leaves; the work goes on for others.
+   * ahead can make sense. A cancelled caller leaves; the work goes on for others. `tries` counts how often this caller has
+   * found spans gone before it could read them: after a few they are kept in memory, where no other process gives them up.
    */
   ensure(
     first: number,
     last: number,
-    options?: { readonly fileEndSpan?: number; readonly signal?: AbortSignal },
+    options?: { readonly fileEndSpan?: number; readonly signal?: AbortSignal; readonly tries?: number },
   ): Promise<void>;
   /** Until disposal none of these spans is given up for want of room: for who reads them next. */
   hold(first: number, last: number): Disposable;

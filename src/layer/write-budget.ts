@@ -1,3 +1,5 @@
+import { OcifsError } from "../base/errors.js";
+import type { BlobSource } from "../blob/blob-source.js";
 import type { CacheRoom, Reservation } from "../cache/room.js";
 
 /** Room in the cache for one long write, reserved in steps as it goes on. */
@@ -29,4 +31,12 @@ export class WriteBudget implements Disposable {
     this.#reservation = undefined;
     this.#leftBytes = 0;
   }
+}
+
+/** For who cannot do without the disk. */
+export function noRoom(source: BlobSource): OcifsError {
+  return new OcifsError(
+    "no-space",
+    `${source.description}: the cache's limit leaves no room for it; raise cachesize or end other mounts`,
+  );
 }

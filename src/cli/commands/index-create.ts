@@ -71,7 +71,7 @@ export const indexCreateCommand = defineCommand<Arguments>({
     const { signal, stdout, stderr } = context;
     const { layer } = toLayerNumber(args.layer);
     const spanSizeBytes = args.span === undefined ? undefined : parseSizeBytes(args.span, "--span");
-    const cache = await CacheDirectory.open(options.cacheDir);
+    await using cache = await CacheDirectory.open(options.cacheDir);
     await using source = await OpenSource.open(options, signal, { cache, log: warningsTo(stderr) });
     const whole = layer === undefined && source.layerCount > 1;
     const layers = whole
@@ -110,6 +110,7 @@ export const indexCreateCommand = defineCommand<Arguments>({
         const created = await createLayerIndex({
           source: each.blob,
           output: { directory: directoryOf(digest) },
+          ...(output === undefined ? { room: cache.room } : {}),
           whiteouts: args.whiteouts,
           onProgress: ({ blobBytes }) => progress.update(digest, blobBytes),
           signal: stop,
