@@ -147,6 +147,7 @@ class LayerBuildPass {
       source,
       sourceIsVerified,
       output: { directory, shared },
+      ...(shared ? { room: cache.room } : {}),
       ...(expectedDiffId === undefined ? {} : { expectedDiffId }),
       ...(layer.mediaType === undefined ? {} : { mediaType: layer.mediaType }),
       ...(fill === undefined ? {} : { tarSink: (bytes, offset) => fill.write(bytes, offset) }),

@@ -5,6 +5,8 @@ import { isOcifsError, OcifsError, throwIfAborted } from "../base/errors.js";
 import { limits } from "../base/limits.js";
 import { version } from "../base/version.js";
 import type { BlobSource } from "../blob/blob-source.js";
+import { type CacheRoom, unlimitedRoom } from "../cache/room.js";
+import { WriteBudget } from "../cache/write-budget.js";
 import { layOut, type TarindexLayout } from "../erofs/layout.js";
 import { writePlanned } from "../erofs/tarindex-writer.js";
 import { openGzipRecorder, openZstdStream } from "../native/inflate.js";
@@ -50,6 +52,8 @@ export interface CreateLayerIndexOptions {
   readonly whiteouts?: WhiteoutMode;
   /** Takes the uncompressed layer on its way. Whether it is the right one is known only when the index is made. */
   readonly tarSink?: TarSink;
+  /** Asked before the files of the index grow; `no-space` when it has none. */
+  readonly room?: CacheRoom;
   readonly onProgress?: (progress: IndexProgress) => void;
   readonly signal?: AbortSignal;
 }
@@ -92,7 +96,12 @@ async function create(options: CreateLayerIndexOptions): Promise<CreatedIndex> {
   const paths = "directory" in output ? indexPathsIn(output.directory, source.digest) : output;
   await using files = new PendingFiles({ claimed: "directory" in output && output.shared === true });
   await using input = new BlobInput(source, signal, options.sourceIsVerified);
-  const pass = new LayerPass(options);
+  using budget = new WriteBudget(options.room ?? unlimitedRoom);
+  const spend = async (bytes: number) => {
+    if (await budget.spend(bytes, 0)) return;
+    throw new OcifsError("no-space", `index create ${source.description}: the cache's limit leaves no room for it`);
+  };
+  const pass = new LayerPass(options, spend);
   let read: LayerContent;
   try {
     read = await pass.run(input, () => files.create(paths.zinfoPath));
@@ -111,7 +120,13 @@ async function create(options: CreateLayerIndexOptions): Promise<CreatedIndex> {
   }
   const tarindexFile = await files.create(paths.tarindexPath);
   const finished = pass.finishTree();
-  const { tarindex, impliedDirectories } = await writeTarindexFile(tarindexFile, finished, end, diffId, signal);
+  const { tarindex, impliedDirectories } = await writeTarindexFile(tarindexFile, {
+    finished,
+    end,
+    diffId,
+    spend,
+    signal,
+  });
   const manifest: IndexManifest = {
     version: indexFormatVersion,
     generator: `ocifs ${version}`,
@@ -136,7 +151,9 @@ async function create(options: CreateLayerIndexOptions): Promise<CreatedIndex> {
     spans: { sizeBytes: pass.spanSizeBytes, digests: spanDigests },
   };
   const json = await files.create(paths.jsonPath);
-  await json.writeFile(serializeIndexManifest(manifest));
+  const text = serializeIndexManifest(manifest);
+  await spend(Buffer.byteLength(text));
+  await json.writeFile(text);
   await files.commit();
   return {
     manifest,
@@ -178,11 +195,14 @@ class LayerPass {
   readonly #walker: TarWalker;
   readonly #tarHash: Hash;
   readonly #tarAlgorithm: "sha256" | "sha512";
+  readonly #spend: (bytes: number) => Promise<void>;
   #tarBytes = 0;
   #entryCount = 0;
 
-  constructor(options: CreateLayerIndexOptions) {
+  /** `spend` is told of bytes that are about to be written to the index's files. */
+  constructor(options: CreateLayerIndexOptions, spend: (bytes: number) => Promise<void>) {
     this.#options = options;
+    this.#spend = spend;
     this.#tarAlgorithm = options.expectedDiffId === undefined ? "sha256" : algorithmOf(options.expectedDiffId);
     this.#tarHash = createHash(this.#tarAlgorithm);
     this.spanSizeBytes = options.spanSizeBytes ?? defaultSpanSizeBytes;
@@ -263,6 +283,8 @@ class LayerPass {
   }
 
   async #onTar(bytes: Uint8Array, input: BlobInput): Promise<void> {
+    // A checkpoint has a window of 32 KiB.
+    await this.#spend(Math.ceil((bytes.length / this.spanSizeBytes) * (33 << 10)));
     const taken = Promise.allSettled([this.#options.tarSink?.(bytes, this.#tarBytes)]);
     try {
       this.#tarHash.update(bytes);
@@ -298,12 +320,17 @@ function encodingOf(start: Uint8Array): LayerContent["encoding"] {
   return magic === zstdMagic || (magic & zstdSkippableMask) >>> 0 === zstdSkippable ? "zstd" : "tar";
 }
 
+interface TarindexOptions {
+  readonly finished: FinishedTarTree;
+  readonly end: TarEnd;
+  readonly diffId: Digest;
+  readonly spend: (bytes: number) => Promise<void>;
+  readonly signal: AbortSignal | undefined;
+}
+
 async function writeTarindexFile(
   file: FileHandle,
-  { tree, impliedDirectories }: FinishedTarTree,
-  end: TarEnd,
-  diffId: Digest,
-  signal: AbortSignal | undefined,
+  { finished: { tree, impliedDirectories }, end, diffId, spend, signal }: TarindexOptions,
 ): Promise<{ tarindex: IndexedFile; impliedDirectories: readonly number[] }> {
   const hash = createHash("sha256");
   let sizeBytes = 0;
@@ -312,6 +339,7 @@ async function writeTarindexFile(
   for (const piece of writePlanned(tree, plan, { devices: [device], uuid: uuidOf(diffId) })) {
     throwIfAborted(signal, "index create");
     hash.update(piece);
+    await spend(piece.length);
     for (let at = 0; at < piece.length; ) {
       const { bytesWritten } = await file.write(piece, at, piece.length - at, sizeBytes);
       at += bytesWritten;

@@ -9,9 +9,9 @@ import { closeFd, writeFully } from "../cache/raw-file.js";
 import type { CacheRoom } from "../cache/room.js";
 import { claimTemporary, removeLeftovers } from "../cache/temporary-files.js";
 import type { WholeFile } from "../cache/verified-marks.js";
+import { WriteBudget } from "../cache/write-budget.js";
 import { SpanStore } from "../native/layer.js";
 import { cacheKeyOf, type SpanTable } from "./span-table.js";
-import { WriteBudget } from "./write-budget.js";
 
 const DATA_PREFIX = "data-filling-";
 const SPANS_PREFIX = "spans-filling-";

@@ -277,9 +277,7 @@ export class OpenLayer implements AsyncDisposable {
     const { digest, description } = this.source;
     const { signal } = this.#closing;
     try {
-      let got = await digestOfBlob(compressed, digest, signal);
-      // A block that was given up and came again while it was read would have been zeros.
-      if (got !== undefined && got !== digest) got = await digestOfBlob(compressed, digest, signal);
+      const got = await digestOfBlob(this.#fetcher, digest, signal);
       if (got === undefined) return;
       if (got === digest) {
         this.#log.info("the blob is complete and its digest is right", { digest });

@@ -4,6 +4,7 @@ import { OcifsError, throwIfAborted } from "../base/errors.js";
 import type { BlobSource } from "../blob/blob-source.js";
 import { alignToBlocks, type CompressedFile, isCacheWriteFailure } from "../cache/compressed-file.js";
 import { type CacheRoom, unlimitedRoom } from "../cache/room.js";
+import { noRoom, WriteBudget } from "../cache/write-budget.js";
 import type { ByteRange } from "../native/sparse.js";
 import { LinkedSignal } from "../registry/abort.js";
 import { fetchSizes } from "./fetch-sizes.js";
@@ -12,7 +13,6 @@ import type { Pace } from "./pace.js";
 import { joinClose, subtract } from "./range-arithmetic.js";
 import { extendLock, patienceFor, Transfer, type TransferPriority } from "./transfer.js";
 import { TransferMemory } from "./transfer-memory.js";
-import { noRoom, WriteBudget } from "./write-budget.js";
 
 export type { Lease } from "./leases.js";
 

@@ -7,6 +7,7 @@ import type { CompressedFile } from "../cache/compressed-file.js";
 import { readAt } from "../cache/raw-file.js";
 import { openZstdStream } from "../native/inflate.js";
 import { algorithmOf, type Digest, hasherOf } from "../oci/digest.js";
+import type { RangeFetcher } from "./range-fetcher.js";
 import type { SpanTable } from "./span-table.js";
 
 /** What is hashed at a time on the main thread: well under 1 ms of it. */
@@ -14,19 +15,21 @@ const HASH_CHUNK_BYTES = 256 << 10;
 
 /** The digest, of the algorithm of `like`, of a blob that is whole; undefined when some of it was discarded meanwhile. */
 export async function digestOfBlob(
-  file: CompressedFile,
+  fetcher: RangeFetcher,
   like: Digest,
   signal: AbortSignal,
 ): Promise<Digest | undefined> {
   const hash = hasherOf(like);
   const buffer = Buffer.alloc(HASH_CHUNK_BYTES);
-  for (let at = 0; at < file.sizeBytes; ) {
+  const { sizeBytes } = fetcher.source;
+  for (let at = 0; at < sizeBytes; ) {
     throwIfAborted(signal, "check of a blob's digest");
-    const bytes = await readAt(file.fd, buffer, at);
+    // A hole would read as zeros: what is leased is there, and stays.
+    const lease = fetcher.leaseIfThere({ begin: at, end: Math.min(sizeBytes, at + buffer.length) });
+    if (!lease) return undefined;
+    const bytes = await readAt(lease.fd, buffer, at).finally(() => lease.release());
     if (bytes === 0)
       throw new OcifsError("io", `cache file of ${like}: it ends at ${at}; another process shortened it`);
-    // Before the bytes are believed: a hole reads as zeros.
-    if (!file.has({ begin: at, end: at + bytes })) return undefined;
     hash.update(buffer.subarray(0, bytes));
     at += bytes;
   }

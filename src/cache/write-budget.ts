@@ -1,6 +1,6 @@
 import { OcifsError } from "../base/errors.js";
 import type { BlobSource } from "../blob/blob-source.js";
-import type { CacheRoom, Reservation } from "../cache/room.js";
+import type { CacheRoom, Reservation } from "./room.js";
 
 /** Room in the cache for one long write, reserved in steps as it goes on. */
 export class WriteBudget implements Disposable {
