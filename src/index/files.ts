@@ -2,7 +2,7 @@ import { createHash, randomBytes } from "node:crypto";
 import { type FileHandle, open, rename, unlink } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { isOcifsError, OcifsError, throwIfAborted } from "../base/errors.js";
-import { claimTemporary } from "../cache/temporary-files.js";
+import { createClaimed } from "../cache/temporary-files.js";
 import { algorithmOf, type Digest, hexOf } from "../oci/digest.js";
 import type { IndexedFile } from "./manifest.js";
 
@@ -64,29 +64,36 @@ export class PendingFiles implements AsyncDisposable {
 
   /** An empty file, open for reading and writing until `commit` or disposal. Throws `io`. */
   async create(path: string): Promise<FileHandle> {
-    const temporaryPath = join(dirname(path), `.${basename(path)}.${randomBytes(6).toString("hex")}.tmp`);
+    const make = async () => {
+      const temporaryPath = join(dirname(path), `.${basename(path)}.${randomBytes(6).toString("hex")}.tmp`);
+      return { path, temporaryPath, handle: await open(temporaryPath, "wx+", 0o644) };
+    };
     try {
-      const handle = await open(temporaryPath, "wx+", 0o644);
-      this.#files.push({ path, temporaryPath, handle });
-      if (this.#claimed) claimTemporary(handle.fd);
-      return handle;
+      const file = this.#claimed
+        ? await createClaimed(
+            make,
+            ({ handle }) => handle.fd,
+            ({ handle }) => handle.close(),
+          )
+        : await make();
+      this.#files.push(file);
+      return file.handle;
     } catch (error) {
       throw fromSystemError(error, `index create ${path}`);
     }
   }
 
-  /** Syncs, closes and renames all. What was renamed is removed again when a later rename fails. */
+  /** Syncs, renames and closes all. What was renamed is removed again when a later rename fails. */
   async commit(): Promise<void> {
     const renamed: string[] = [];
     try {
-      for (const { handle } of this.#files) {
-        await handle.sync();
-        await handle.close();
-      }
+      for (const { handle } of this.#files) await handle.sync();
       for (const { path, temporaryPath } of this.#files) {
         await rename(temporaryPath, path);
         renamed.push(path);
       }
+      // Not before they have their names: a claim goes with the descriptor.
+      for (const { handle } of this.#files) await handle.close();
       for (const directory of new Set(renamed.map((path) => dirname(path)))) await syncDirectory(directory);
       this.#files.length = 0;
     } catch (error) {
