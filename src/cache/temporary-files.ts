@@ -7,13 +7,36 @@ import { tryLock } from "../native/sparse.js";
 /** Far behind any file's bytes, and behind what the span states lock. */
 const CLAIM_BYTE = Number.MAX_SAFE_INTEGER - 1;
 
+/** Names that are taken away before they are claimed this often: somebody removes all new files. */
+const MAX_TRIES = 100;
+
 /**
- * Says of a file that is being made under a temporary name that its maker is alive: an OFD lock, which goes with the
- * descriptor, so it tells more than a pid, which may belong to somebody else or be of another namespace. Give the file its
- * lasting name before closing it. False when somebody took the file for a dead process' before it was claimed: make another.
+ * Says of a file that was just made under a temporary name that its maker is alive: an OFD lock, which goes with the
+ * descriptor, so it tells more than a pid, which may belong to somebody else or be of another namespace. False when
+ * the name was taken for a leftover in between: make another.
  */
 export function claimTemporary(fd: number): boolean {
+  // Who removes it holds the same lock while it does; with the lock and a name it is safe.
   return tryLock(fd, CLAIM_BYTE, CLAIM_BYTE + 1, "exclusive") && fstatSync(fd).nlink > 0;
+}
+
+/** Makes files with `create` until one is claimed; `discard` closes what was not. */
+export async function createClaimed<T>(
+  create: () => Promise<T>,
+  fdOf: (made: T) => number,
+  discard: (made: T) => Promise<void>,
+): Promise<T> {
+  for (let tries = 0; tries < MAX_TRIES; tries++) {
+    const made = await create();
+    let claimed = false;
+    try {
+      claimed = claimTemporary(fdOf(made));
+      if (claimed) return made;
+    } finally {
+      if (!claimed) await discard(made);
+    }
+  }
+  throw new OcifsError("busy", "cache: its new files are removed as fast as they are made");
 }
 
 /**

@@ -2,7 +2,7 @@ import { createHash, randomBytes } from "node:crypto";
 import { type FileHandle, open, rename, unlink } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { isOcifsError, OcifsError, throwIfAborted } from "../base/errors.js";
-import { claimTemporary } from "../cache/temporary-files.js";
+import { createClaimed } from "../cache/temporary-files.js";
 import { algorithmOf, type Digest, hexOf } from "../oci/digest.js";
 import type { IndexedFile } from "./manifest.js";
 
@@ -64,16 +64,20 @@ export class PendingFiles implements AsyncDisposable {
 
   /** An empty file, open for reading and writing until `commit` or disposal. Throws `io`. */
   async create(path: string): Promise<FileHandle> {
+    const make = async () => {
+      const temporaryPath = join(dirname(path), `.${basename(path)}.${randomBytes(6).toString("hex")}.tmp`);
+      return { path, temporaryPath, handle: await open(temporaryPath, "wx+", 0o644) };
+    };
     try {
-      for (;;) {
-        const temporaryPath = join(dirname(path), `.${basename(path)}.${randomBytes(6).toString("hex")}.tmp`);
-        const handle = await open(temporaryPath, "wx+", 0o644);
-        if (!this.#claimed || claimTemporary(handle.fd)) {
-          this.#files.push({ path, temporaryPath, handle });
-          return handle;
-        }
-        await handle.close();
-      }
+      const file = this.#claimed
+        ? await createClaimed(
+            make,
+            ({ handle }) => handle.fd,
+            ({ handle }) => handle.close(),
+          )
+        : await make();
+      this.#files.push(file);
+      return file.handle;
     } catch (error) {
       throw fromSystemError(error, `index create ${path}`);
     }
@@ -88,9 +92,9 @@ export class PendingFiles implements AsyncDisposable {
         await rename(temporaryPath, path);
         renamed.push(path);
       }
-      for (const directory of new Set(renamed.map((path) => dirname(path)))) await syncDirectory(directory);
-      // Not before: their claims go with the descriptors.
+      // Not before they have their names: a claim goes with the descriptor.
       for (const { handle } of this.#files) await handle.close();
+      for (const directory of new Set(renamed.map((path) => dirname(path)))) await syncDirectory(directory);
       this.#files.length = 0;
     } catch (error) {
       await Promise.allSettled(renamed.map((path) => unlink(path)));

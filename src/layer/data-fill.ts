@@ -7,7 +7,7 @@ import { bootId } from "../cache/cache-directory.js";
 import { isCacheWriteFailure } from "../cache/compressed-file.js";
 import { closeFd, writeFully } from "../cache/raw-file.js";
 import type { CacheRoom } from "../cache/room.js";
-import { claimTemporary, removeLeftovers } from "../cache/temporary-files.js";
+import { createClaimed, removeLeftovers } from "../cache/temporary-files.js";
 import type { WholeFile } from "../cache/verified-marks.js";
 import { WriteBudget } from "../cache/write-budget.js";
 import { SpanStore } from "../native/layer.js";
@@ -46,7 +46,7 @@ export class DataFill implements AsyncDisposable {
   /** Removes what killed processes left, and makes an empty file. Fails with `io` or `no-space`. */
   static async begin(o: DataFillOptions): Promise<DataFill> {
     await removeLeftovers(o.directory, (name) => name.startsWith(DATA_PREFIX) || name.startsWith(SPANS_PREFIX));
-    const { path, fd } = await createClaimed(o.directory, DATA_PREFIX);
+    const { path, fd } = await createTemporary(o.directory, DATA_PREFIX);
     return new DataFill(o, path, fd);
   }
 
@@ -98,7 +98,7 @@ export class DataFill implements AsyncDisposable {
     const { outStarts, partition, spanCount } = table;
     const key = cacheKeyOf(table);
     const boot = await bootId();
-    const { path: spansPath, fd: spansFd } = await createClaimed(directory, SPANS_PREFIX);
+    const { path: spansPath, fd: spansFd } = await createTemporary(directory, SPANS_PREFIX);
     // The store takes over both descriptors, and with them the claims, until it is closed.
     this.#fd = undefined;
     try {
@@ -142,35 +142,33 @@ export class DataFill implements AsyncDisposable {
   }
 }
 
-/** False when there is a file of that name already. A name that has gone was taken for a dead process'. */
+/** False when there is a file of that name already. */
 async function linkNew(from: string, to: string): Promise<boolean> {
   try {
     await link(from, to);
     return true;
   } catch (cause) {
-    const { code } = cause as NodeJS.ErrnoException;
-    if (code === "EEXIST" || code === "ENOENT") return false;
+    if ((cause as NodeJS.ErrnoException).code === "EEXIST") return false;
     throw new OcifsError("io", `cache: cannot link ${to}: ${messageOf(cause)}`, { cause });
   }
 }
 
-function temporaryPath(directory: string, prefix: string): string {
-  return join(directory, `${prefix}${process.pid}-${randomBytes(6).toString("hex")}`);
-}
-
-/** Whoever takes it for a dead process' before it is claimed does so once, and then it is another file. */
-async function createClaimed(
-  directory: string,
-  prefix: string,
-): Promise<{ readonly path: string; readonly fd: number }> {
-  const path = temporaryPath(directory, prefix);
-  const fd = await new Promise<number>((resolve, reject) =>
-    open(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600, (error, opened) => {
-      if (error) reject(new OcifsError(error.code === "ENOSPC" ? "no-space" : "io", `cache ${path}: ${error.message}`));
-      else resolve(opened);
-    }),
+/** A new file, claimed; the caller closes and removes it. */
+function createTemporary(directory: string, prefix: string): Promise<{ path: string; fd: number }> {
+  const flags = constants.O_RDWR | constants.O_CREAT | constants.O_EXCL;
+  return createClaimed(
+    async () => {
+      const path = join(directory, `${prefix}${process.pid}-${randomBytes(6).toString("hex")}`);
+      const fd = await new Promise<number>((resolve, reject) =>
+        open(path, flags, 0o600, (error, opened) => {
+          const code = error?.code === "ENOSPC" || error?.code === "EDQUOT" ? "no-space" : "io";
+          if (error) reject(new OcifsError(code, `cache ${path}: ${error.message}`, { cause: error }));
+          else resolve(opened);
+        }),
+      );
+      return { path, fd };
+    },
+    ({ fd }) => fd,
+    ({ fd }) => closeFd(fd),
   );
-  if (claimTemporary(fd)) return { path, fd };
-  await closeFd(fd);
-  return await createClaimed(directory, prefix);
 }
