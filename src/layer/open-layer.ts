@@ -4,7 +4,7 @@ import type { Log } from "../base/log.js";
 import type { BlobSource } from "../blob/blob-source.js";
 import { bootId, type CacheDirectory } from "../cache/cache-directory.js";
 import { CompressedFile } from "../cache/compressed-file.js";
-import { closeFd, openFd, readAt, truncateFd } from "../cache/raw-file.js";
+import { closeFd, openFd, readAt } from "../cache/raw-file.js";
 import { SpanStore } from "../native/layer.js";
 import { hasherOf } from "../oci/digest.js";
 import { CachedLayerDevice } from "./cached-layer-device.js";
@@ -189,13 +189,11 @@ async function openCacheFiles(
 ): Promise<{ compressed: CompressedFile; fds: { dataFd: number; spansFd: number } }> {
   const directory = await o.cache.blobDirectory(o.source.digest);
   const key = Buffer.from(o.table.partition).toString("hex").slice(0, 16);
-  const sizeBytes = o.table.outStarts.at(-1) ?? 0;
   const compressed = await CompressedFile.open(join(directory, "compressed"), o.source.sizeBytes);
   const opened: number[] = [];
   try {
     const dataFd = await openFd(join(directory, `data-${key}`), "create");
     opened.push(dataFd);
-    await truncateFd(dataFd, sizeBytes);
     const spansFd = await openFd(join(directory, `spans-${key}`), "create");
     return { compressed, fds: { dataFd, spansFd } };
   } catch (error) {
