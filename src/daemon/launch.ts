@@ -1,16 +1,15 @@
 import { spawn } from "node:child_process";
 import { randomUUID } from "node:crypto";
-import { type FileHandle, open, readFile, rename, rm } from "node:fs/promises";
+import { type FileHandle, open, rename, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import type { Readable } from "node:stream";
 import { fileURLToPath } from "node:url";
 import { ensureDirectory } from "../base/ensure-directory.js";
 import { messageOf, OcifsError, type OcifsErrorCode } from "../base/errors.js";
+import { limits } from "../base/limits.js";
 import type { MountConfig, Readiness } from "./mount-config.js";
 import { daemonLogPath, openRuntimeDirectory } from "./runtime-directory.js";
 
-/** One JSON line with a sentence or two in it. */
-const READINESS_BYTES = 64 << 10;
 /** Of what a crashed daemon said, in the message about it. */
 const LAST_WORDS_CHARACTERS = 500;
 
@@ -95,7 +94,12 @@ class DaemonLog implements AsyncDisposable {
 
   /** How a daemon that crashed took leave, as the end of a sentence. */
   async lastWords(): Promise<string> {
-    const text = (await readFile(this.#path, "utf8")).trim();
+    // The log may be one that others write too, of any size.
+    await using file = await open(this.#path, "r");
+    const { size } = await file.stat();
+    const end = Buffer.alloc(4 * LAST_WORDS_CHARACTERS);
+    const { bytesRead } = await file.read(end, 0, end.length, Math.max(0, size - end.length));
+    const text = end.toString("utf8", 0, bytesRead).trim();
     return text === "" ? "" : `: ${text.slice(-LAST_WORDS_CHARACTERS)}`;
   }
 
@@ -114,7 +118,7 @@ async function readReadiness(pipe: Readable): Promise<Readiness | undefined> {
   pipe.setEncoding("utf8");
   for await (const chunk of pipe) {
     text += chunk;
-    if (text.includes("\n") || text.length > READINESS_BYTES) break;
+    if (text.includes("\n") || text.length > limits.readinessBytes) break;
   }
   const line = text.split("\n", 1)[0];
   return line ? (JSON.parse(line) as Readiness) : undefined;
