@@ -113,12 +113,19 @@ class DaemonLog implements AsyncDisposable {
   }
 }
 
-async function readReadiness(pipe: Readable): Promise<Readiness | undefined> {
+/** The line that the daemon says when it is ready or fails; undefined when it ends without. Throws `limit`. */
+export async function readReadiness(pipe: Readable): Promise<Readiness | undefined> {
   let text = "";
   pipe.setEncoding("utf8");
   for await (const chunk of pipe) {
     text += chunk;
-    if (text.includes("\n") || text.length > limits.readinessBytes) break;
+    if (text.includes("\n")) break;
+    if (text.length > limits.readinessBytes) {
+      throw new OcifsError(
+        "limit",
+        `the daemon said more than ${limits.readinessBytes} characters before it was ready`,
+      );
+    }
   }
   const line = text.split("\n", 1)[0];
   return line ? (JSON.parse(line) as Readiness) : undefined;

@@ -2,9 +2,11 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { connect, createServer, type Socket } from "node:net";
 import { join } from "node:path";
+import { Readable } from "node:stream";
 import { type TestContext, test } from "node:test";
 import { limits } from "../../src/base/limits.js";
 import { ControlServer, callDaemon } from "../../src/daemon/control.js";
+import { readReadiness } from "../../src/daemon/launch.js";
 import { rejectsWith } from "../support/errors.js";
 import { tempDirectory } from "../support/temp.js";
 
@@ -89,6 +91,17 @@ test("an id that is no id, however deep, is an invalid request", async (t) => {
   assert.equal(JSON.parse(second ?? "").error.code, -32601);
   assert.ok((second ?? "").length < 200);
   assert.equal(await callDaemon(path, "ping"), "pong");
+});
+
+test("what a daemon says before it is ready is one line of bounded length", async () => {
+  const failed = { ok: false, code: "io", message: "m".repeat(1000) } as const;
+  assert.deepEqual(await readReadiness(Readable.from([Buffer.from(`${JSON.stringify(failed)}\nmore`)])), failed);
+  assert.equal(await readReadiness(Readable.from([])), undefined);
+  const piece = Buffer.alloc(1 << 10, "x");
+  async function* endless(): AsyncGenerator<Uint8Array> {
+    for (;;) yield piece;
+  }
+  await rejectsWith(readReadiness(Readable.from(endless())), "limit");
 });
 
 test("more clients than are served are turned away", async (t) => {
