@@ -111,6 +111,7 @@ class Walk {
     const Status s = image_.ReadDir(a.nid, 0, [&](const Dirent& e, uint64_t next) {
       CHECK(!e.name.empty() && e.name.size() <= 255 && e.name.find('/') == e.name.npos && e.name.find('\0') == e.name.npos);
       CHECK(next > last);
+      InOneBlock(e.name);
       last = next;
       entries.emplace_back(e.name, e.nid);
       whole = ++count < kEntriesOfDirectory;
@@ -133,6 +134,14 @@ class Walk {
       }));
     }
     List(a.nid, entries, s.ok() && whole);
+  }
+
+  // A name lies in its directory's block, and so in one block of the image. A "." that is not stored lies nowhere.
+  void InOneBlock(std::string_view name) {
+    const auto* begin = reinterpret_cast<const uint8_t*>(name.data());
+    if (name == "." && (begin < image_.data() || begin >= image_.data() + image_.size_bytes())) return;
+    const auto at = static_cast<uint64_t>(begin - image_.data());
+    CHECK(at / image_.block_size() == (at + name.size() - 1) / image_.block_size());
   }
 
   void Find(uint64_t dir, const std::string& name) {
