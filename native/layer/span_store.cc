@@ -59,12 +59,26 @@ Status SpanStore::Open(Options o, std::shared_ptr<SpanStore>* out) {
   return Status::Ok();
 }
 
+// `lost`: `data` is shorter than the layer, because it is new or somebody replaced it; what the states say of it is not so.
+Status SpanStore::CheckData(bool* lost) {
+  struct stat st;
+  if (fstat(data_fd_, &st) < 0) return Status::Errno(errno, "stat layer data");
+  *lost = static_cast<uint64_t>(st.st_size) < size_bytes();
+  if (!*lost) return Status::Ok();
+  // Whoever uses the states now has another file in hand, deleted since, and would go on marking what is only in that one.
+  if (spans_fd_ >= 0 && SetLock(spans_fd_, F_OFD_SETLK, F_WRLCK, kUseLockByte) < 0)
+    return Status::Errno(errno == EAGAIN || errno == EACCES ? EBUSY : errno, "layer data was replaced while it is used");
+  return Status::Ok();
+}
+
 Status SpanStore::MapSpans(const Options& o) {
   map_size_ = kSpansHeaderBytes + span_count();
   int flags = MAP_PRIVATE | MAP_ANONYMOUS;
   HeaderLock lock(spans_fd_);
   if (!lock.held()) return Status::Errno(errno, "lock span states");
-  bool fresh = true;
+  bool fresh = true, data_lost = false;
+  if (data_fd_ >= 0)
+    if (Status s = CheckData(&data_lost); !s.ok()) return s;
   if (spans_fd_ >= 0) {
     if (SetLock(spans_fd_, F_OFD_SETLK, F_RDLCK, kUseLockByte) < 0) return Status::Errno(errno, "lock span states");
     flags = MAP_SHARED;
@@ -110,11 +124,15 @@ Status SpanStore::MapSpans(const Options& o) {
         }
       std::memcpy(h->boot_id, o.boot_id.data(), 16);
     }
+    if (data_lost)
+      for (uint64_t i = 0; i < span_count(); i++) StateByte(i).store(kAbsent);
   }
   h->flags.fetch_and(~kFlagClean);
   // The header must be on disk before any state byte can be: otherwise a power cut could leave "clean" beside states
   // whose data was never written.
   if (spans_fd_ >= 0 && msync(map_, kSpansHeaderBytes, MS_SYNC) < 0) return Status::Errno(errno, "flush span states");
+  // Last: whoever comes after a crash must not find `data` whole and the states of another one.
+  if (data_lost && ftruncate(data_fd_, static_cast<off_t>(size_bytes())) < 0) return Status::Errno(errno, "size layer data");
   return Status::Ok();
 }
 

@@ -60,7 +60,7 @@ enum class Target {
 class SpanStore {
  public:
   struct Options {
-    int data_fd = -1;    // taken over; -1: no disk cache, everything in memory
+    int data_fd = -1;    // taken over, made as large as the layer; -1: no disk cache, everything in memory
     int spans_fd = -1;   // taken over; -1: states live in this process only
     std::vector<uint64_t> out_starts;        // span_count + 1 values, first 0, last = size of the layer
     std::array<uint8_t, 32> partition{};     // identity of the span table; a `spans` file of another one is refused
@@ -147,6 +147,7 @@ class SpanStore {
     SpanRange range;
     std::shared_ptr<Waiter> waiter;
   };
+  Status CheckData(bool* lost);
   Status MapSpans(const Options& o);
   Status EnsureMemory();
   std::atomic<uint8_t>& StateByte(uint64_t span) const;

@@ -91,4 +91,25 @@ export const limits = {
   cacheProcesses: 1024,
   /** Layers whose index is built at the same time: as many as a registry client transfers, at about 10 MiB of buffers each. */
   layersBuiltAtOnce: 8,
+  /** Header fields of one HTTP response: twice what Node allows by default, since signed redirects are long. */
+  httpHeaderBytes: 32 << 10,
+  /** Nesting of JSON from outside; image documents need six levels. Deep nesting overflows the stack of what walks it. */
+  jsonDepth: 64,
+  /** A password, from a file or standard input: a line. */
+  passwordBytes: 64 << 10,
+  /** One message on the control socket; the status of a large image is a few KiB. */
+  controlMessageBytes: 4 << 20,
+  /** Clients of one control socket at a time: people and their monitoring. */
+  controlConnections: 64,
+  /** Requests of one client that are being answered or wait to be sent; the next is read when there are fewer. */
+  controlRequests: 16,
+  /** What the daemon says to its helper before it is ready: a line of JSON with a sentence or two. */
+  readinessBytes: 64 << 10,
+  /** One line of the log; longer ones are cut. */
+  logLineCharacters: 8 << 10,
+  /** Different messages whose repetitions are counted. */
+  logMessages: 1024,
+  /** Lines a minute of one message, and of all together: a network that is down must not fill the disk. */
+  logRepeatsPerMinute: 20,
+  logLinesPerMinute: 1000,
 } as const;

@@ -1,5 +1,6 @@
 import type { ArgumentsCamelCase, Argv } from "yargs";
 import { OcifsError } from "../base/errors.js";
+import { limits } from "../base/limits.js";
 import type { TextSink } from "./output.js";
 
 /** What every subcommand is given beside its arguments. */
@@ -82,9 +83,6 @@ export function jsonOption<T>(yargs: Argv<T>): Argv<T & { json: boolean }> {
   >;
 }
 
-/** A password of more than this is a file piped in by mistake. */
-const passwordBytes = 64 << 10;
-
 /**
  * The credentials of `--username` and `--password-stdin`, or undefined when neither was given. The password is what stands on
  * standard input, without its last line end. Throws `usage` when one is given without the other.
@@ -102,10 +100,10 @@ export async function readCredentials(
   for await (const chunk of context.stdin) {
     const bytes = Buffer.from(chunk);
     sizeBytes += bytes.length;
-    if (sizeBytes > passwordBytes) {
+    if (sizeBytes > limits.passwordBytes) {
       throw new OcifsError(
         "limit",
-        `--password-stdin: standard input holds more than ${passwordBytes} bytes; pipe in the password only`,
+        `--password-stdin: standard input holds more than ${limits.passwordBytes} bytes; pipe in the password only`,
       );
     }
     chunks.push(bytes);

@@ -1,7 +1,9 @@
 #!/usr/bin/env node
-import { readFile, realpath, stat, statfs } from "node:fs/promises";
+import { realpath, stat, statfs } from "node:fs/promises";
 import { resolve } from "node:path";
 import { messageOf, OcifsError } from "../base/errors.js";
+import { limits } from "../base/limits.js";
+import { readBounded } from "../base/read-bounded.js";
 import { version } from "../base/version.js";
 import { defaultCacheDirectory } from "../cache/default-directory.js";
 import type { ReadyDetails } from "../daemon/daemon.js";
@@ -13,9 +15,6 @@ import { describeError } from "./describe-error.js";
 import { mountExitCode, mountExitCodes } from "./exit-codes.js";
 import { detectCaller } from "./mount-caller.js";
 import { formatMountHelp, type MountRequest, parseMountCommand } from "./mount-grammar.js";
-
-/** A password is a line; a file of more than this was named by mistake. */
-const PASSWORD_FILE_BYTES = 64 << 10;
 
 async function main(argv: readonly string[], signal: AbortSignal): Promise<void> {
   const command = parseMountCommand(argv, await detectCaller());
@@ -107,15 +106,10 @@ function absoluteSource(source: string): string {
 }
 
 async function readPasswordFile(path: string): Promise<string> {
-  const content = await readFile(path).catch((cause: Error) => {
-    throw new OcifsError("io", `oci.password_file: ${cause.message}`, { cause });
+  const what = `oci.password_file ${path}, of which the first line is the password`;
+  const content = await readBounded(path, limits.passwordBytes, what).catch((cause: Error) => {
+    throw cause instanceof OcifsError ? cause : new OcifsError("io", `oci.password_file: ${cause.message}`, { cause });
   });
-  if (content.length > PASSWORD_FILE_BYTES) {
-    throw new OcifsError(
-      "limit",
-      `oci.password_file ${path}: ${content.length} bytes; want one line with the password`,
-    );
-  }
   const [line = ""] = content.toString("utf8").split(/\r?\n/, 1);
   if (line === "") throw new OcifsError("usage", `oci.password_file ${path}: its first line is empty`);
   return line;

@@ -2,12 +2,10 @@ import { readdir, rm } from "node:fs/promises";
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { join } from "node:path";
 import { isOcifsError, messageOf, OcifsError } from "../base/errors.js";
+import { limits } from "../base/limits.js";
 
-/** A request or an answer; status of a large image is a few KiB. */
-const MESSAGE_BYTES = 4 << 20;
 /** A daemon answers from memory; one that does not within this is stuck. */
 const ANSWER_TIMEOUT_MS = 5_000;
-const CONNECTIONS_MAX = 64;
 
 export type Method = (params: unknown) => unknown | Promise<unknown>;
 
@@ -27,7 +25,7 @@ export class ControlServer implements AsyncDisposable {
   static async listen(path: string, methods: Readonly<Record<string, Method>>): Promise<ControlServer> {
     await rm(path, { force: true });
     const server = createServer();
-    server.maxConnections = CONNECTIONS_MAX;
+    server.maxConnections = limits.controlConnections;
     const control = new ControlServer(path, server);
     server.on("connection", (socket) => control.#serve(socket, methods));
     await new Promise<void>((resolve, reject) => {
@@ -49,22 +47,44 @@ export class ControlServer implements AsyncDisposable {
     // A client that breaks off is its own affair.
     socket.on("error", () => socket.destroy());
     let text = "";
+    let open = 0;
+    // A client that asks and does not listen, or asks faster than it can be answered, waits; nothing piles up here.
+    const takeLines = () => {
+      for (let end = text.indexOf("\n"); end >= 0 && open < limits.controlRequests; end = text.indexOf("\n")) {
+        const line = text.slice(0, end);
+        text = text.slice(end + 1);
+        open++;
+        void answer(line, methods)
+          .then((reply) => (reply === undefined ? undefined : send(socket, `${reply}\n`)))
+          .then(() => {
+            open--;
+            if (!socket.destroyed) takeLines();
+          });
+      }
+      if (open < limits.controlRequests) socket.resume();
+      else socket.pause();
+    };
     socket.setEncoding("utf8");
     socket.on("data", (chunk: string) => {
       text += chunk;
-      if (text.length > MESSAGE_BYTES) {
-        socket.destroy();
-        return;
-      }
-      for (let end = text.indexOf("\n"); end >= 0; end = text.indexOf("\n")) {
-        const line = text.slice(0, end);
-        text = text.slice(end + 1);
-        void answer(line, methods).then((reply) => {
-          if (reply !== undefined && !socket.destroyed) socket.write(`${reply}\n`);
-        });
-      }
+      takeLines();
+      if (!text.includes("\n") && text.length > limits.controlMessageBytes) socket.destroy();
     });
   }
+}
+
+/** Resolves when the socket can take more, or is closed. */
+async function send(socket: Socket, text: string): Promise<void> {
+  if (socket.destroyed || socket.write(text)) return;
+  await new Promise<void>((resolve) => {
+    const done = () => {
+      socket.off("drain", done);
+      socket.off("close", done);
+      resolve();
+    };
+    socket.on("drain", done);
+    socket.on("close", done);
+  });
 }
 
 async function answer(line: string, methods: Readonly<Record<string, Method>>): Promise<string | undefined> {
@@ -80,19 +100,25 @@ async function answer(line: string, methods: Readonly<Record<string, Method>>): 
     typeof request !== "object" ||
     request === null ||
     request.jsonrpc !== "2.0" ||
-    typeof request.method !== "string"
+    typeof request.method !== "string" ||
+    !isRequestId(request.id)
   ) {
     return error(-32600, "invalid request");
   }
   id = request.id ?? null;
   const method = Object.hasOwn(methods, request.method) ? methods[request.method] : undefined;
-  if (!method) return error(-32601, `no method "${request.method}"`);
+  if (!method) return error(-32601, `no method "${request.method.slice(0, 80)}"`);
   try {
     const result = await method(request.params);
     return request.id === undefined ? undefined : JSON.stringify({ jsonrpc: "2.0", id, result: result ?? null });
   } catch (cause) {
     return error(-32000, messageOf(cause));
   }
+}
+
+/** What JSON-RPC allows. Anything else could be nested so deep that it cannot be written back. */
+function isRequestId(id: unknown): boolean {
+  return id === undefined || id === null || typeof id === "string" || typeof id === "number";
 }
 
 /** Calls one method of the daemon behind `path`. `network` when nobody listens there. */
@@ -110,8 +136,8 @@ export function callDaemon(path: string, method: string, params?: unknown): Prom
     socket.once("close", () => reject(new OcifsError("network", `${path}: the daemon closed the connection`)));
     socket.on("data", (chunk: string) => {
       text += chunk;
-      if (text.length > MESSAGE_BYTES)
-        return fail(new OcifsError("limit", `${path}: answer of over ${MESSAGE_BYTES} bytes`));
+      if (text.length > limits.controlMessageBytes)
+        return fail(new OcifsError("limit", `${path}: answer of over ${limits.controlMessageBytes} bytes`));
       const end = text.indexOf("\n");
       if (end < 0) return;
       try {

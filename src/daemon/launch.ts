@@ -1,18 +1,17 @@
 import { spawn } from "node:child_process";
 import { randomUUID } from "node:crypto";
-import { type FileHandle, open, readFile, rename, rm } from "node:fs/promises";
+import { type FileHandle, open, rename, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import type { Readable } from "node:stream";
 import { fileURLToPath } from "node:url";
 import { ensureDirectory } from "../base/ensure-directory.js";
 import { messageOf, OcifsError, type OcifsErrorCode } from "../base/errors.js";
+import { limits } from "../base/limits.js";
 import type { BuildProgress } from "../image/build-indexes.js";
 import { askForTagOf } from "../image/tag-answer.js";
 import type { MountConfig, ProgressMessage, Readiness } from "./mount-config.js";
 import { daemonLogPath, openRuntimeDirectory } from "./runtime-directory.js";
 
-/** One JSON line with a few sentences in it; how many lines of progress come before it depends on the image. */
-const MESSAGE_BYTES = 64 << 10;
 /** Of what a crashed daemon said, in the message about it. */
 const LAST_WORDS_CHARACTERS = 500;
 
@@ -108,7 +107,12 @@ class DaemonLog implements AsyncDisposable {
 
   /** How a daemon that crashed took leave, as the end of a sentence. */
   async lastWords(): Promise<string> {
-    const text = (await readFile(this.#path, "utf8")).trim();
+    // The log may be one that others write too, of any size.
+    await using file = await open(this.#path, "r");
+    const { size } = await file.stat();
+    const end = Buffer.alloc(4 * LAST_WORDS_CHARACTERS);
+    const { bytesRead } = await file.read(end, 0, end.length, Math.max(0, size - end.length));
+    const text = end.toString("utf8", 0, bytesRead).trim();
     return text === "" ? "" : `: ${text.slice(-LAST_WORDS_CHARACTERS)}`;
   }
 
@@ -122,8 +126,8 @@ class DaemonLog implements AsyncDisposable {
   }
 }
 
-/** The daemon's last word, or undefined when it ends without one. */
-async function readReadiness(
+/** The daemon's last word, or undefined when it ends without one. Throws `limit`. */
+export async function readReadiness(
   pipe: Readable,
   onBuildProgress: (progress: BuildProgress) => void,
 ): Promise<Readiness | undefined> {
@@ -137,8 +141,8 @@ async function readReadiness(
       if (!("progress" in message)) return message;
       onBuildProgress(message.progress);
     }
-    if (text.length > MESSAGE_BYTES) {
-      throw new OcifsError("internal", `the daemon's message is longer than ${MESSAGE_BYTES} bytes`);
+    if (text.length > limits.readinessBytes) {
+      throw new OcifsError("limit", `the daemon said more than ${limits.readinessBytes} characters in one message`);
     }
   }
   return undefined;

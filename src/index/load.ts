@@ -1,6 +1,7 @@
 import { type FileHandle, open } from "node:fs/promises";
 import { messageOf, OcifsError } from "../base/errors.js";
 import { limits } from "../base/limits.js";
+import { readBoundedFrom } from "../base/read-bounded.js";
 import type { Digest } from "../oci/digest.js";
 import { digestOfFile } from "./files.js";
 import { type IndexedFile, type IndexManifest, parseIndexManifest } from "./manifest.js";
@@ -67,11 +68,8 @@ export async function loadIndex(options: LoadIndexOptions): Promise<LoadedIndex>
 
 async function readManifest(path: string): Promise<IndexManifest> {
   await using file = await openForReading(path);
-  const { size } = await file.stat();
-  if (size > limits.indexJsonBytes) {
-    throw new OcifsError("limit", `index ${path}: ${size} bytes of JSON, the limit is ${limits.indexJsonBytes}`);
-  }
-  return parseIndexManifest(await file.readFile("utf8"), path);
+  const bytes = await readBoundedFrom(file, limits.indexJsonBytes, `index ${path}`);
+  return parseIndexManifest(bytes.toString("utf8"), path);
 }
 
 async function checkFile(

@@ -3,7 +3,7 @@ import type { BlobSource } from "../blob/blob-source.js";
 import type { BlobUse } from "../cache/blob-use.js";
 import type { CacheDirectory } from "../cache/cache-directory.js";
 import { CompressedFile } from "../cache/compressed-file.js";
-import { closeFd, openFd, truncateFd } from "../cache/raw-file.js";
+import { closeFd, openFd } from "../cache/raw-file.js";
 import type { WholeFile } from "../cache/verified-marks.js";
 import { cacheKeyOf, type SpanTable } from "./span-table.js";
 
@@ -37,7 +37,6 @@ export async function openLayerFiles(
     compressed = file;
     const dataFd = await openFd(join(directory, dataName), "create");
     opened.push(dataFd);
-    await truncateFd(dataFd, table.outStarts.at(-1) ?? 0);
     const spansFd = await openFd(join(directory, `spans-${key}`), "create");
     const close = async () => {
       await file[Symbol.asyncDispose]();

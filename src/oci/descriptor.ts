@@ -47,7 +47,10 @@ export function parseDocumentDigest(value: unknown, where: string): Digest {
 
 function parseSize(value: unknown, where: string): number {
   if (typeof value !== "number" || !Number.isSafeInteger(value) || value < 0) {
-    throw new OcifsError("corrupt", `${where}: want a size in bytes, got ${JSON.stringify(value) ?? "nothing"}`);
+    throw new OcifsError(
+      "corrupt",
+      `${where}: want a size in bytes, got ${JSON.stringify(value)?.slice(0, 40) ?? "nothing"}`,
+    );
   }
   if (value > limits.blobBytes) {
     throw new OcifsError("limit", `${where}: ${value} bytes, the limit is ${limits.blobBytes}`);

@@ -1,13 +1,16 @@
 import { OcifsError } from "../base/errors.js";
+import { limits } from "../base/limits.js";
 
 export type JsonObject = { readonly [key: string]: unknown };
 
 /**
- * Parses bytes from outside as one JSON object. Throws `corrupt` when they are not UTF-8, not JSON or not an object.
+ * Parses bytes from outside as one JSON object. Throws `corrupt` when they are not UTF-8, not JSON or not an object, `limit` when they
+ * nest deeper than `limits.jsonDepth`.
  * `what` starts the message, e.g. `manifest sha256:…`.
  */
 export function parseJsonObject(bytes: Uint8Array, what: string): JsonObject {
   let value: unknown;
+  checkDepth(bytes, what);
   try {
     value = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
   } catch {
@@ -15,6 +18,24 @@ export function parseJsonObject(bytes: Uint8Array, what: string): JsonObject {
     throw new OcifsError("corrupt", `${what}: ${bytes.length} bytes that are not UTF-8 JSON`);
   }
   return asObject(value, what);
+}
+
+/** Brackets outside strings; whether they are matched is the parser's to say. UTF-8 has no ASCII byte inside a character. */
+function checkDepth(bytes: Uint8Array, what: string): void {
+  let depth = 0;
+  let quoted = false;
+  for (let at = 0; at < bytes.length; at++) {
+    const byte = bytes[at];
+    if (quoted) {
+      if (byte === 0x5c) at++;
+      else if (byte === 0x22) quoted = false;
+    } else if (byte === 0x22) quoted = true;
+    else if (byte === 0x5b || byte === 0x7b) {
+      if (++depth > limits.jsonDepth) {
+        throw new OcifsError("limit", `${what}: JSON nested deeper than ${limits.jsonDepth}`);
+      }
+    } else if (byte === 0x5d || byte === 0x7d) depth--;
+  }
 }
 
 export function asObject(value: unknown, what: string): JsonObject {

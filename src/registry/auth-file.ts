@@ -1,6 +1,6 @@
-import { readFile, stat } from "node:fs/promises";
 import { messageOf, OcifsError } from "../base/errors.js";
 import { limits } from "../base/limits.js";
+import { readBounded } from "../base/read-bounded.js";
 import { asObject, asOptionalString, asStringMap, type JsonObject, parseJsonObject } from "../oci/json.js";
 import { dockerHub } from "../oci/reference.js";
 import { Credential } from "./credential.js";
@@ -57,11 +57,7 @@ export class AuthFile {
 /** Reads an auth file; undefined when there is none. Throws `limit`, `corrupt` or `io`. */
 export async function readAuthFile(path: string): Promise<AuthFile | undefined> {
   try {
-    const { size } = await stat(path);
-    if (size > limits.dockerConfigBytes) {
-      throw new OcifsError("limit", `credentials in ${path}: ${size} bytes, the limit is ${limits.dockerConfigBytes}`);
-    }
-    return new AuthFile(path, await readFile(path));
+    return new AuthFile(path, await readBounded(path, limits.dockerConfigBytes, `credentials in ${path}`));
   } catch (error) {
     if (error instanceof OcifsError) throw error;
     const missing = error instanceof Error && "code" in error && (error.code === "ENOENT" || error.code === "ENOTDIR");

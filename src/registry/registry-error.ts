@@ -1,4 +1,5 @@
 import { messageOf, OcifsError, type OcifsErrorCode } from "../base/errors.js";
+import { limits } from "../base/limits.js";
 import { cleanText } from "./redact.js";
 
 /** An OcifsError that also says whether another attempt may help. Callers outside look at `code` alone. */
@@ -84,6 +85,10 @@ export function fromTransport(error: unknown, what: string, signal: AbortSignal)
   const text = cleanText(messageOf(error) || code, 200);
   if (timeouts.has(code)) {
     return new RegistryError("timeout", `${what}: no answer in time (${text})`, { retryable: true, cause: error });
+  }
+  if (code === "UND_ERR_HEADERS_OVERFLOW") {
+    const message = `${what}: a response with more than ${limits.httpHeaderBytes} bytes of header fields`;
+    return new RegistryError("limit", message, { cause: error });
   }
   if (certificateError.test(code)) {
     return new RegistryError("network", `${what}: the server's certificate is not trusted (${text})`, { cause: error });

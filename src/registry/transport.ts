@@ -152,6 +152,7 @@ export class Transport implements AsyncDisposable {
       headersTimeout: timeouts.headersTimeoutMs,
       bodyTimeout: timeouts.bodyTimeoutMs,
       keepAliveTimeout: idleConnectionMs,
+      maxHeaderSize: limits.httpHeaderBytes,
       connect: {
         timeout: timeouts.connectTimeoutMs,
         // Said outright, because NODE_TLS_REJECT_UNAUTHORIZED=0 would change the default.

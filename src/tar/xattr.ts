@@ -29,7 +29,10 @@ export function xattrsOf(records: Iterable<readonly [string, Uint8Array]>, where
   }
   return Array.from(found, ([name, { value }]) => {
     if (name.length === 0 || name.includes("\0")) {
-      throw new OcifsError("corrupt", `${where}: extended attribute with the impossible name ${JSON.stringify(name)}`);
+      throw new OcifsError(
+        "corrupt",
+        `${where}: extended attribute with the impossible name ${JSON.stringify(name.slice(0, 80))}`,
+      );
     }
     if (name.length > limits.xattrNameBytes || value.length > limits.xattrValueBytes) {
       throw new OcifsError(
@@ -50,7 +53,10 @@ function urlDecoded(name: string): string {
 function base64Decoded(value: Uint8Array, name: string, where: Where): Uint8Array {
   const text = Buffer.from(value).toString("latin1").replace(/=+$/, "");
   if (!/^[A-Za-z0-9+/]*$/.test(text) || text.length % 4 === 1) {
-    throw new OcifsError("corrupt", `${where}: extended attribute ${JSON.stringify(name)} is not valid base64`);
+    throw new OcifsError(
+      "corrupt",
+      `${where}: extended attribute ${JSON.stringify(name.slice(0, 80))} is not valid base64`,
+    );
   }
   return new Uint8Array(Buffer.from(text, "base64"));
 }

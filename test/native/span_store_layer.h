@@ -50,7 +50,6 @@ struct Layer {
     if (disk) {
       o.data_fd = directory.Open("data");
       o.spans_fd = directory.Open("spans");
-      CHECK(ftruncate(o.data_fd, static_cast<off_t>(starts.back())) == 0);
     }
     return SpanStore::Open(std::move(o), out);
   }

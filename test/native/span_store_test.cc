@@ -120,6 +120,33 @@ void TestHeader() {
   CHECK(nothing->size_bytes() == 0 && nothing->span_count() == 0 && nothing->present_count() == 0);
 }
 
+// Whoever deletes or cuts `data` must not make the states tell that its holes are bytes.
+void TestLostData() {
+  Layer layer;
+  const std::string path = layer.directory.path + "/data";
+  for (const off_t left : {off_t{-1}, off_t{0}, off_t{50'000}}) {
+    {
+      auto store = layer.Open();
+      for (uint64_t i = 0; i < 40; i++) layer.Fill(*store, i);
+      OK(store->FlushClean());
+    }
+    CHECK((left < 0 ? unlink(path.c_str()) : truncate(path.c_str(), left)) == 0);
+    auto store = layer.Open();
+    CHECK(store->present_count() == 0);
+    struct stat st;
+    CHECK(stat(path.c_str(), &st) == 0 && static_cast<uint64_t>(st.st_size) == layer.starts.back());
+    layer.Fill(*store, 39);
+    CHECK(ReadRight(*store, layer.starts[39], 10'007) && !ReadRight(*store, 0, 1));
+  }
+  // While somebody still marks what is in the file that was deleted.
+  auto user = layer.Open();
+  CHECK(unlink(path.c_str()) == 0);
+  std::shared_ptr<SpanStore> store;
+  FAILS(layer.TryOpen(&store), "busy");
+  user.reset();
+  CHECK(layer.Open()->present_count() == 0);
+}
+
 void TestReboot() {
   Layer layer;
   {
@@ -377,6 +404,7 @@ int main() {
   TestReads();
   TestWrongSpans();
   TestHeader();
+  TestLostData();
   TestReboot();
   TestCleanMarkOfTwo();
   TestTwoStores();

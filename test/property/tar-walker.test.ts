@@ -3,6 +3,7 @@ import { describe, it } from "node:test";
 import fc from "fast-check";
 import { OcifsError } from "../../src/base/errors.js";
 import { tarindexOfTar } from "../support/layers.js";
+import { mutated } from "../support/mutations.js";
 import { readTar } from "../support/read-tar.js";
 import { buildTar, extendedHeader, paxHeader } from "../support/tar-builder.js";
 
@@ -94,6 +95,20 @@ describe("tar walker, any input", () => {
         indexOrRefusal(buildTar([extendedHeader(typeflag, payload), { path: "a" }]));
       }),
       { numRuns: 2000 },
+    );
+  });
+
+  it("nor when several things are changed at once, blocks moved and doubled", () => {
+    fc.assert(
+      fc.property(mutated(tar), (damaged) => indexOrRefusal(damaged)),
+      { numRuns: 1500 },
+    );
+    const blocks = Array.from({ length: tar.length / 512 }, (_, i) => tar.subarray(i * 512, (i + 1) * 512));
+    fc.assert(
+      fc.property(fc.array(fc.constantFrom(...blocks), { maxLength: 40 }), (chosen) =>
+        indexOrRefusal(Buffer.concat(chosen)),
+      ),
+      { numRuns: 1500 },
     );
   });
 });
