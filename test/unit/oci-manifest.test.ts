@@ -113,14 +113,10 @@ describe("manifests", () => {
   }
 
   test("what is no UTF-8 JSON is corrupt, what is too long is limit", () => {
-    for (const bytes of [
-      Buffer.from(""),
-      Buffer.from("{"),
-      Buffer.from([0x7b, 0xff, 0x7d]),
-      Buffer.from("[".repeat(100_000)),
-    ]) {
+    for (const bytes of [Buffer.from(""), Buffer.from("{"), Buffer.from([0x7b, 0xff, 0x7d])]) {
       throwsWith(() => parseManifest(bytes, "manifest m"), "corrupt");
     }
+    throwsWith(() => parseManifest(Buffer.from("[".repeat(100_000)), "manifest m"), "limit");
     throwsWith(() => parseManifest(Buffer.alloc(limits.manifestBytes + 1, " "), "manifest m"), "limit");
   });
 });
