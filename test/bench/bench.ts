@@ -1,4 +1,4 @@
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { Cleanup } from "../../src/base/cleanup.js";
 import { type IndexPaths, indexPathsIn } from "../../src/index/files.js";
@@ -6,6 +6,7 @@ import { mediaTypes } from "../../src/oci/media-types.js";
 import { repositoryRoot } from "../support/fixtures.js";
 import { pushImage, startRegistry, type TestRegistry } from "../support/registry.js";
 import { type CommandOptions, type CommandResult, runCommand, runPipeline } from "./command.js";
+import { KernelCaches } from "./kernel-caches.js";
 import { deviceBytes } from "./layer-map.js";
 import { type LayerFile, type LayerName, provideLayer } from "./layers.js";
 import {
@@ -55,6 +56,7 @@ export class Bench implements AsyncDisposable {
   readonly #work: string;
   readonly #stateDirectory: string;
   readonly #commands: CommandOptions;
+  readonly #caches: KernelCaches;
   readonly #cleanup = new Cleanup();
   readonly #layers = new Map<LayerName, Promise<LayerFile>>();
   readonly #pushed = new Map<LayerName, Promise<string>>();
@@ -73,6 +75,12 @@ export class Bench implements AsyncDisposable {
     this.say = options.say;
     this.#stateDirectory = options.stateDirectory;
     this.#work = work;
+    this.#caches = new KernelCaches({
+      // The disk that we work on; sync(2) would wait for every other one as well.
+      flush: () => this.run("sync", ["--file-system", work]),
+      forgetFiles: (more) => this.run(this.#tool, ["forget", work, ...more]),
+      say: options.say,
+    });
     this.#commands = {
       signal: options.signal,
       // Sockets and status of our own mounts only, and no credentials or settings of the user's.
@@ -157,10 +165,14 @@ export class Bench implements AsyncDisposable {
     return JSON.parse(stdout) as ReadResult;
   }
 
-  /** Writes dirty pages out and empties the kernel's caches of pages, names and inodes. */
-  async dropCaches(): Promise<void> {
-    await this.run("sync", []);
-    await writeFile("/proc/sys/vm/drop_caches", "3");
+  /** Writes dirty pages out and empties the kernel's caches of pages, names and inodes. Name the mounts that are read next. */
+  async dropCaches(...mounted: readonly string[]): Promise<void> {
+    await this.#caches.empty(mounted);
+  }
+
+  /** How that is done here. */
+  get cachesEmptied(): string {
+    return this.#caches.how;
   }
 
   /** Drops what the page cache holds of one file. */

@@ -21,11 +21,17 @@ const asked: readonly (readonly [program: string, ...words: string[]])[] = [
   ["docker-registry", "--version"],
   ["pkg-config", "--modversion", "fuse3"],
   ["pigz", "--version"],
-  ["mkfs.erofs", "--version"],
+  ["dpkg-query", "--show", "--showformat=${Version}", "erofs-utils"],
   ["find", "--version"],
   ["tar", "--version"],
   ["cc", "--version"],
 ];
+
+const names: Readonly<Record<string, string>> = {
+  git: "commit",
+  "pkg-config": "libfuse",
+  "dpkg-query": "erofs-utils",
+};
 
 export async function describeMachine(bench: Bench): Promise<Machine> {
   const list = cpus();
@@ -33,8 +39,7 @@ export async function describeMachine(bench: Bench): Promise<Machine> {
   for (const [program, ...words] of asked) {
     // Some write it to standard error; a checkout without git has no commit.
     const { stdout } = await bench.pipeline('"$@" 2>&1 || true', program, ...words);
-    const name = program === "git" ? "commit" : program === "pkg-config" ? "libfuse" : program;
-    versions[name] = stdout.split("\n")[0] ?? "";
+    versions[names[program] ?? program] = stdout.split("\n")[0] ?? "";
   }
   return {
     kernel: release(),

@@ -84,7 +84,18 @@ async function runWorkloads(options: Options, signal: AbortSignal): Promise<Repo
     daemons.push(...summarizeDaemons(name, bench.takeDaemonUse()));
   }
   const { driver, repeats } = options;
-  return { startedAt, repeats, driver, machine, loads: loadavg(), figures, daemons, skipped, failures };
+  return {
+    startedAt,
+    repeats,
+    driver,
+    machine,
+    cachesEmptied: bench.cachesEmptied,
+    loads: loadavg(),
+    figures,
+    daemons,
+    skipped,
+    failures,
+  };
 }
 
 async function main(): Promise<number> {

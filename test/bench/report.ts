@@ -15,6 +15,8 @@ export interface Report {
   readonly repeats: number;
   readonly driver: string;
   readonly machine: Machine;
+  /** How caches were made cold. */
+  readonly cachesEmptied: string;
   /** Of the last 1, 5 and 15 minutes, at the end: far above the number of cores, somebody else was measured too. */
   readonly loads: readonly number[];
   readonly figures: readonly Figure[];
@@ -75,7 +77,7 @@ export function formatMarkdown(report: Report): string {
   const taken = new Set(
     report.figures.map(({ workload, command, note }) => `- ${workload}: \`${command}\`${note ? `. ${note}` : ""}`),
   );
-  out.push(...taken, "", `Versions: ${versions.join("; ")}.`);
+  out.push(...taken, "", `Caches were emptied by: ${report.cachesEmptied}.`, `Versions: ${versions.join("; ")}.`);
   out.push(`Other tools on PATH: ${machine.otherTools.join(", ") || "none"}.`, "");
   for (const { workload, reason } of report.skipped) out.push(`Skipped: ${workload}: ${reason}`, "");
   if (report.failures.length > 0) {

@@ -5,6 +5,8 @@
  *                                                   advised (the same with POSIX_FADV_RANDOM: no readahead), direct
  *                                                   (O_DIRECT) or cached (whatever the page cache has may be used)
  *   tool tree DIR                                   reads every file below DIR, once, in the order of its directories
+ *   tool forget PATH...                             drops what the page cache holds of files, and of all files below
+ *                                                   directories, mounts left out
  *   tool run PROGRAM [ARG...]                       runs it with its own standard streams; result goes to descriptor 3
  *
  * Prints one JSON object. The hash depends on offsets and bytes, not on order or threads. Exits 1 with a sentence on any error.
@@ -196,6 +198,24 @@ static int run_tree(char *directory) {
   return 0;
 }
 
+/* Dirty pages must have been written out before: they stay. */
+static int run_forget(char **roots) {
+  FTS *fts = fts_open(roots, FTS_PHYSICAL | FTS_NOCHDIR | FTS_XDEV, NULL);
+  if (!fts) die("open", roots[0]);
+  for (FTSENT *entry; (errno = 0, entry = fts_read(fts)) != NULL;) {
+    /* Files that went away meanwhile are forgotten already. */
+    if (entry->fts_info != FTS_F) continue;
+    int fd = open(entry->fts_accpath, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 && errno != ENOENT) die("open", entry->fts_path);
+    if (fd < 0) continue;
+    posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+    close(fd);
+  }
+  if (errno) die("walk", roots[0]);
+  fts_close(fts);
+  return 0;
+}
+
 static int run_child(char **argv) {
   if (fcntl(3, F_SETFD, FD_CLOEXEC) < 0) die("use", "descriptor 3");
   uint64_t begin = now_ns();
@@ -219,6 +239,7 @@ static int run_child(char **argv) {
 int main(int argc, char **argv) {
   const int hash = argc > 1 && strcmp(argv[argc - 1], "hash") == 0;
   if (argc >= 3 && strcmp(argv[1], "run") == 0) return run_child(argv + 2);
+  if (argc >= 3 && strcmp(argv[1], "forget") == 0) return run_forget(argv + 2);
   if (argc == 3 && strcmp(argv[1], "tree") == 0) return run_tree(argv[2]);
   if (argc == 5 + hash && strcmp(argv[1], "seq") == 0) return run_seq(argv[2], number(argv[3]), number(argv[4]), hash);
   if (argc == 7 + hash && strcmp(argv[1], "random") == 0)

@@ -89,7 +89,7 @@ async function startOurs(bench: Bench, link: LinkName): Promise<Measured & { fet
     });
     fetched = await settledBytes(bench, mount);
     measured.againMs = await start(bench, mount.directory);
-    await bench.dropCaches();
+    await bench.dropCaches(mount.directory);
     measured.droppedMs = await start(bench, mount.directory);
     const { errors } = await mount.status();
     if (errors > 0) throw new Error(`program start: ocifs status counts ${errors} errors`);

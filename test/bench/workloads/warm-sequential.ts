@@ -57,7 +57,7 @@ export async function warmSequential(bench: Bench): Promise<Figure[]> {
     const all = [ours, ...references];
     const speeds = new Map<Place, { cold: number; hot: number }>();
     for (const place of i % 2 === 0 ? all : all.toReversed()) {
-      await bench.dropCaches();
+      await bench.dropCaches(place.path);
       speeds.set(place, { cold: await read(place), hot: await read(place) });
     }
     const got = speeds.get(ours);
