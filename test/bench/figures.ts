@@ -6,8 +6,8 @@ export interface Summary {
   readonly values: readonly number[];
 }
 
-/** ms: wall time. MB/s: 10^6 bytes a second. reads/s: of 4 KiB. */
-export type Unit = "ms" | "MB/s" | "reads/s" | "MiB" | "bytes" | "requests";
+/** ms: wall time. MB/s: 10^6 bytes a second. reads/s: of 4 KiB. µs: processor time. */
+export type Unit = "ms" | "µs" | "MB/s" | "reads/s" | "MiB" | "bytes" | "requests";
 
 /** What a figure is held to. */
 export interface Want {

@@ -29,6 +29,7 @@ export class KernelCaches {
   }
 
   get how(): string {
+    if (!this.#proven && !this.#stuck) return "nothing: no workload of this run needed it";
     return this.#stuck
       ? "file by file, since a file system of this machine is stuck and drop_caches never ends: programs stay in memory"
       : `echo 3 >${control}`;

@@ -21,7 +21,7 @@ const asked: readonly (readonly [program: string, ...words: string[]])[] = [
   ["docker-registry", "--version"],
   ["pkg-config", "--modversion", "fuse3"],
   ["pigz", "--version"],
-  ["dpkg-query", "--show", "--showformat=${Version}", "erofs-utils"],
+  ["dpkg-query", "--show", "erofs-utils"],
   ["find", "--version"],
   ["tar", "--version"],
   ["cc", "--version"],

@@ -131,8 +131,11 @@ async function statusOf({ runtimeDirectory, directory }: MountRequest): Promise<
   return found;
 }
 
-/** Clock ticks of /proc/PID/stat are hundredths of a second on every Linux that Node runs on (USER_HZ). */
-async function cpuMsOf(pid: number): Promise<number> {
+/**
+ * User and system time of a process, threads that have ended included, in steps of 10 ms.
+ * Clock ticks of /proc/PID/stat are hundredths of a second on every Linux that Node runs on (USER_HZ).
+ */
+export async function cpuMsOf(pid: number): Promise<number> {
   const stat = await readFile(`/proc/${pid}/stat`, "utf8");
   // The name, in brackets, may hold blanks; fields 14 and 15 are counted from before it.
   const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");

@@ -15,7 +15,10 @@ export interface Tree {
   readonly directory: string;
 }
 
-export interface ReferenceTree extends Tree, AsyncDisposable {}
+export interface ReferenceTree extends Tree, AsyncDisposable {
+  /** The process that serves it, where that is one of ours. */
+  readonly pid?: number;
+}
 
 /** The kernel's EROFS on the layer's index and its whole tar as a device: what the erofs driver is to come near. */
 export async function mountKernelErofs(bench: Bench, name: LayerName): Promise<ReferenceTree> {
@@ -55,6 +58,7 @@ async function serve(
   return {
     name,
     directory,
+    ...(server.child.pid === undefined ? {} : { pid: server.child.pid }),
     async [Symbol.asyncDispose]() {
       await unmount(directory);
       await server.stop();
