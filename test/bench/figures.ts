@@ -6,8 +6,16 @@ export interface Summary {
   readonly values: readonly number[];
 }
 
-/** ms: wall time. MBps: 10^6 bytes a second. iops: reads a second. */
-export type Unit = "ms" | "MB/s" | "reads/s" | "MiB" | "bytes" | "requests";
+/** ms: wall time. MB/s: 10^6 bytes a second. reads/s: of 4 KiB. µs: processor time. */
+export type Unit = "ms" | "µs" | "MB/s" | "reads/s" | "MiB" | "bytes" | "requests";
+
+/** What a figure is held to. */
+export interface Want {
+  readonly text: string;
+  readonly met: boolean;
+  /** The ratio that is wanted, when it is one: the line in the plot. */
+  readonly ratio?: number;
+}
 
 /** One row of the report. */
 export interface Figure {
@@ -16,14 +24,29 @@ export interface Figure {
   readonly unit: Unit;
   readonly ocifs: Summary;
   readonly reference?: { readonly name: string; readonly summary: Summary };
-  /** ocifs beside the reference, taken pair by pair: of speeds ours / theirs, of times theirs / ours, of sizes ours / theirs. */
+  /**
+   * How many times as good as the reference, taken pair by pair, above 1 better for us: of speeds ours / theirs, of times and
+   * sizes theirs / ours.
+   */
   readonly ratio?: Summary;
-  /** The bar that the figure is held to, in words, and whether it is met. */
-  readonly want?: { readonly text: string; readonly met: boolean };
+  readonly want?: Want;
   /** How to get the figure by hand. */
   readonly command: string;
   /** What a reader must know to read it right. */
   readonly note?: string;
+}
+
+/** Thrown by a workload that cannot run here, with the reason; no failure. */
+export class Skipped extends Error {}
+
+export type About = Pick<Figure, "workload" | "name" | "unit" | "command" | "note">;
+
+export interface WantedRatio {
+  readonly text: string;
+  /** Least median ratio. */
+  readonly ratio?: number;
+  /** Instead of the ratio. */
+  readonly isMet?: (ocifs: Summary) => boolean;
 }
 
 export function summarize(values: readonly number[]): Summary {
@@ -33,6 +56,16 @@ export function summarize(values: readonly number[]): Summary {
   const low = sorted[Math.ceil(middle) - 1] ?? 0;
   const high = sorted[Math.floor(middle)] ?? 0;
   return { median: (low + high) / 2, min: sorted[0] ?? 0, max: sorted.at(-1) ?? 0, values };
+}
+
+/** At least so many times as fast. */
+export function atLeast(ratio: number): WantedRatio {
+  return { text: `≥ ${ratio.toFixed(2)} ×`, ratio };
+}
+
+/** At most so many times the reference's time or size; the ratio is its inverse. */
+export function atMost(factor: number): WantedRatio {
+  return { text: `at most ${factor} × (≥ ${(1 / factor).toFixed(2)} ×)`, ratio: 1 / factor };
 }
 
 /** Measurements of two things taken in turns, so that a busy moment of the machine meets both. */
@@ -45,18 +78,18 @@ export class Pairs {
     this.reference.push(reference);
   }
 
-  /** `time`: less is better, so the ratio is how many times as fast we are. */
+  /** `time` and `size`: less is better. */
   toFigure(
     kind: "time" | "speed" | "size",
-    about: Pick<Figure, "workload" | "name" | "unit" | "command" | "note"> & { readonly referenceName: string },
-    want?: { readonly text: string; readonly isMet: (ratio: Summary, ocifs: Summary) => boolean },
+    about: About & { readonly referenceName: string },
+    want?: WantedRatio,
   ): Figure {
     const { referenceName, ...rest } = about;
     const ocifs = summarize(this.ocifs);
     const ratio = summarize(
       this.ocifs.map((value, i) => {
         const other = this.reference[i] ?? Number.NaN;
-        return kind === "time" ? other / value : value / other;
+        return kind === "speed" ? value / other : other / value;
       }),
     );
     return {
@@ -64,7 +97,12 @@ export class Pairs {
       ocifs,
       reference: { name: referenceName, summary: summarize(this.reference) },
       ratio,
-      ...(want === undefined ? {} : { want: { text: want.text, met: want.isMet(ratio, ocifs) } }),
+      ...(want === undefined ? {} : { want: judge(want, ratio, ocifs) }),
     };
   }
+}
+
+function judge(want: WantedRatio, ratio: Summary, ocifs: Summary): Want {
+  const met = (want.isMet?.(ocifs) ?? true) && (want.ratio === undefined || ratio.median >= want.ratio);
+  return { text: want.text, met, ...(want.ratio === undefined ? {} : { ratio: want.ratio }) };
 }

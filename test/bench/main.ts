@@ -1,45 +1,28 @@
 /** Runs the benchmarks; scripts/bench starts it. Exit code 1 when a workload failed; a missed figure is no failure. */
 import { mkdir, writeFile } from "node:fs/promises";
+import { loadavg } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { Bench } from "./bench.js";
-import type { Figure } from "./figures.js";
-import { describeMachine, formatMarkdown, type Report } from "./report.js";
-import { backgroundFill } from "./workloads/background-fill.js";
-import { coldFile, coldRandom } from "./workloads/cold-reads.js";
-import { daemonMemory } from "./workloads/daemon-memory.js";
-import { findAll } from "./workloads/find.js";
-import { firstMount } from "./workloads/first-mount.js";
-import { indexCreation } from "./workloads/index-creation.js";
-import { mountTime } from "./workloads/mount-time.js";
-import { remountTime } from "./workloads/remount-time.js";
-import { warmRandom, warmSequential } from "./workloads/warm-reads.js";
+import { type Figure, Skipped } from "./figures.js";
+import { describeMachine } from "./machine.js";
+import { type DaemonSummary, formatMarkdown, type Report, summarizeDaemons } from "./report.js";
+import { plotRatios } from "./svg.js";
+import { type WorkloadName, workloads } from "./workloads/index.js";
 
-const workloads: Readonly<Record<string, (bench: Bench) => Promise<Figure[]>>> = {
-  index: indexCreation,
-  "cold-file": coldFile,
-  "cold-random": coldRandom,
-  sequential: warmSequential,
-  random: warmRandom,
-  find: findAll,
-  memory: daemonMemory,
-  mount: mountTime,
-  remount: remountTime,
-  fill: backgroundFill,
-  "first-mount": firstMount,
-};
-
-const usage = `usage: scripts/bench [--quick] [--only NAME...] [--out DIR]
-  --quick      3 repeats instead of 5
-  --only NAME  only these workloads: ${Object.keys(workloads).join(", ")}
-  --out DIR    where bench.json and bench.md go; default .bench`;
+const usage = `usage: scripts/bench [--quick] [--only NAME...] [--driver NAME] [--out DIR]
+  --quick        3 repeats instead of 5
+  --only NAME    only these workloads: ${Object.keys(workloads).join(", ")}
+  --driver NAME  how ocifs mounts, as in -o driver=; default fuse
+  --out DIR      where bench.json, bench.md and bench.svg go; default .bench`;
 
 /** What a shell reports of a program that a signal ended. */
 const exitCodes = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 } as const;
 
 interface Options {
   readonly repeats: number;
-  readonly names: readonly string[];
+  readonly names: readonly WorkloadName[];
+  readonly driver: string;
   readonly outDirectory: string;
   readonly stateDirectory: string;
 }
@@ -50,6 +33,7 @@ function parseOptions(): Options | string {
     options: {
       quick: { type: "boolean", default: false },
       only: { type: "string", multiple: true },
+      driver: { type: "string", default: "fuse" },
       out: { type: "string", default: ".bench" },
       state: { type: "string" },
     },
@@ -57,30 +41,61 @@ function parseOptions(): Options | string {
   if (values.state === undefined) return "started by hand; use scripts/bench";
   if (positionals.length > 0 && values.only === undefined) return `what is ${positionals.join(" ")}?`;
   // `--only a b` and `--only a --only b` are both read.
-  const names = values.only === undefined ? Object.keys(workloads) : [...values.only, ...positionals];
-  const unknown = names.filter((name) => !Object.hasOwn(workloads, name));
+  const asked = values.only === undefined ? Object.keys(workloads) : [...values.only, ...positionals];
+  const unknown = asked.filter((name) => !isWorkload(name));
   if (unknown.length > 0) return `no workload ${unknown.join(", ")}`;
-  return { repeats: values.quick ? 3 : 5, names, outDirectory: values.out, stateDirectory: values.state };
+  return {
+    repeats: values.quick ? 3 : 5,
+    names: asked.filter(isWorkload),
+    driver: values.driver,
+    outDirectory: values.out,
+    stateDirectory: values.state,
+  };
+}
+
+function isWorkload(name: string): name is WorkloadName {
+  return Object.hasOwn(workloads, name);
 }
 
 async function runWorkloads(options: Options, signal: AbortSignal): Promise<Report> {
   const startedAt = new Date().toISOString();
   const say = (message: string) => process.stderr.write(`  ${message}\n`);
   const figures: Figure[] = [];
+  const daemons: DaemonSummary[] = [];
+  const skipped: { workload: string; reason: string }[] = [];
   const failures: { workload: string; message: string }[] = [];
   await using bench = await Bench.open({ ...options, signal, say });
+  const machine = await describeMachine(bench);
   for (const name of options.names) {
     process.stderr.write(`== ${name}\n`);
     try {
-      figures.push(...((await workloads[name]?.(bench)) ?? []));
+      figures.push(...(await workloads[name](bench)));
     } catch (error) {
       signal.throwIfAborted();
       const message = error instanceof Error ? error.message : String(error);
-      process.stderr.write(`  FAILED: ${message}\n`);
-      failures.push({ workload: name, message });
+      if (error instanceof Skipped) {
+        process.stderr.write(`  skipped: ${message}\n`);
+        skipped.push({ workload: name, reason: message });
+      } else {
+        process.stderr.write(`  FAILED: ${message}\n`);
+        failures.push({ workload: name, message });
+      }
     }
+    daemons.push(...summarizeDaemons(name, bench.takeDaemonUse()));
   }
-  return { startedAt, repeats: options.repeats, machine: describeMachine(), figures, failures };
+  const { driver, repeats } = options;
+  return {
+    startedAt,
+    repeats,
+    driver,
+    machine,
+    cachesEmptied: bench.cachesEmptied,
+    loads: loadavg(),
+    figures,
+    daemons,
+    skipped,
+    failures,
+  };
 }
 
 async function main(): Promise<number> {
@@ -114,6 +129,8 @@ async function main(): Promise<number> {
   await mkdir(options.outDirectory, { recursive: true });
   await writeFile(join(options.outDirectory, "bench.json"), `${JSON.stringify(report, undefined, 1)}\n`);
   await writeFile(join(options.outDirectory, "bench.md"), markdown);
+  const title = `ocifs, driver ${report.driver}, ${report.startedAt}`;
+  await writeFile(join(options.outDirectory, "bench.svg"), plotRatios(title, report.figures));
   process.stdout.write(`\n${markdown}`);
   return report.failures.length > 0 ? 1 : 0;
 }

@@ -1,6 +1,7 @@
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
+import { callAllDaemons } from "../../src/daemon/control.js";
 import type { MountStatus } from "../../src/daemon/status.js";
 import type { IndexPaths } from "../../src/index/files.js";
 import { repositoryRoot } from "../support/fixtures.js";
@@ -12,16 +13,21 @@ const EXIT_DEADLINE_MS = 20_000;
 export const ocifsProgram = join(repositoryRoot, "dist", "src", "cli", "ocifs.js");
 export const mountProgram = join(repositoryRoot, "dist", "src", "cli", "mount-ocifs.js");
 
-export interface LayerMountRequest {
+export interface MountRequest {
   readonly reference: string;
-  /** Of its first layer, which is then mounted alone; without it the image is mounted whole. */
+  /** The one layer to mount and its index; without it the whole image, whose indexes are in the cache. */
   readonly index?: IndexPaths;
   readonly cacheDirectory: string;
   readonly directory: string;
-  /** More words of mount options. */
+  readonly driver: string;
+  /** More words for `-o`. */
   readonly options?: readonly string[];
   /** For the standard error of helper and daemon. */
   readonly logPath: string;
+  /** Where daemons have their sockets. */
+  readonly runtimeDirectory: string;
+  /** Told what the daemon has used, right before it ends. */
+  readonly onEnd: (use: DaemonUse) => void;
 }
 
 /** Memory of a process as /proc/PID/status has it: now, and at its peak. */
@@ -30,31 +36,38 @@ export interface ProcessMemory {
   readonly peakRssBytes: number;
 }
 
-/** One layer mounted by mount.ocifs, its daemon in the background. */
-export class LayerMount implements AsyncDisposable {
-  readonly directory: string;
-  readonly pid: number;
-  readonly #options: CommandOptions;
-  readonly #cacheDirectory: string;
+/** What a daemon has used between its start and its unmount. */
+export interface DaemonUse extends ProcessMemory {
+  /** User and system time of all its threads. */
+  readonly cpuMs: number;
+}
 
-  private constructor(request: LayerMountRequest, pid: number, options: CommandOptions) {
+/** What mount.ocifs has mounted, its daemon in the background. */
+export class OcifsMount implements AsyncDisposable {
+  readonly directory: string;
+  readonly cacheDirectory: string;
+  readonly pid: number;
+  readonly #request: MountRequest;
+
+  private constructor(request: MountRequest, pid: number) {
     this.directory = request.directory;
-    this.#cacheDirectory = request.cacheDirectory;
+    this.cacheDirectory = request.cacheDirectory;
     this.pid = pid;
-    this.#options = options;
+    this.#request = request;
   }
 
   /** `onMounted` runs as soon as mount.ocifs has returned. */
   static async make(
-    request: LayerMountRequest,
+    request: MountRequest,
     options: CommandOptions,
     onMounted?: () => Promise<void>,
-  ): Promise<LayerMount> {
+  ): Promise<OcifsMount> {
     await runCommand(process.execPath, mountArguments(request), { ...options, stderrPath: request.logPath });
     try {
       await onMounted?.();
-      const { pid } = await statusOf(request.directory, options);
-      return new LayerMount(request, pid, options);
+      const { pid, driver } = await statusOf(request);
+      if (driver !== request.driver) throw new Error(`${request.directory}: driver ${driver}, want ${request.driver}`);
+      return new OcifsMount(request, pid);
     } catch (error) {
       await unmount(request.directory);
       throw error;
@@ -62,20 +75,16 @@ export class LayerMount implements AsyncDisposable {
   }
 
   status(): Promise<MountStatus> {
-    return statusOf(this.directory, this.#options);
+    return statusOf(this.#request);
   }
 
   /** The file in the cache that holds the uncompressed layer, as far as it was read. */
   async dataFile(): Promise<string> {
-    const blobs = join(this.#cacheDirectory, "blobs", "sha256");
-    const paths: string[] = [];
-    for (const hex of await readdir(blobs)) {
-      for (const name of await readdir(join(blobs, hex))) {
-        if (/^data-[0-9a-f]+$/.test(name)) paths.push(join(blobs, hex, name));
-      }
-    }
+    const paths = await cacheFiles(this.cacheDirectory, "data-");
     const [path] = paths;
-    if (path === undefined || paths.length > 1) throw new Error(`${blobs}: ${paths.length} data files, want one`);
+    if (path === undefined || paths.length > 1) {
+      throw new Error(`${this.cacheDirectory}: ${paths.length} data files, want one`);
+    }
     return path;
   }
 
@@ -85,25 +94,52 @@ export class LayerMount implements AsyncDisposable {
 
   /** Unmounts and waits for the daemon's end, so that nobody writes to the cache any more. */
   async [Symbol.asyncDispose](): Promise<void> {
-    await unmount(this.directory);
-    await processGone(this.pid);
+    try {
+      this.#request.onEnd({ ...(await memoryOf(this.pid)), cpuMs: await cpuMsOf(this.pid) });
+    } finally {
+      await unmount(this.directory);
+      await processGone(this.pid);
+    }
   }
 }
 
-function mountArguments(request: LayerMountRequest): string[] {
-  const { reference, index, cacheDirectory, directory } = request;
-  const words =
-    index === undefined ? [] : ["oci.layer=0", `oci.tarindex=${index.tarindexPath}`, `oci.zinfo=${index.zinfoPath}`];
-  const options = ["oci.insecure", `cachedir="${cacheDirectory}"`, ...(request.options ?? [])];
-  return [mountProgram, reference, directory, ...words, "-o", options.join(",")];
+/** Files of all blobs in a cache whose names begin with `prefix`: `data-`, `spans-`. */
+export async function cacheFiles(cacheDirectory: string, prefix: string): Promise<string[]> {
+  const blobs = join(cacheDirectory, "blobs", "sha256");
+  const paths: string[] = [];
+  for (const hex of await readdir(blobs)) {
+    for (const name of await readdir(join(blobs, hex))) {
+      // Marks lie beside the files they belong to.
+      if (name.startsWith(prefix) && !name.includes(".")) paths.push(join(blobs, hex, name));
+    }
+  }
+  return paths;
 }
 
-async function statusOf(directory: string, options: CommandOptions): Promise<MountStatus> {
-  const { stdout } = await runCommand(process.execPath, [ocifsProgram, "status", "--json"], options);
-  const { mounts } = JSON.parse(stdout) as { mounts: MountStatus[] };
-  const found = mounts.find((mount) => mount.mountpoint === directory);
-  if (found === undefined) throw new Error(`ocifs status does not know the mount ${directory}`);
+function mountArguments(request: MountRequest): string[] {
+  const { reference, index, cacheDirectory, directory, driver, options = [] } = request;
+  const words = index ? ["oci.layer=0", `oci.tarindex=${index.tarindexPath}`, `oci.zinfo=${index.zinfoPath}`] : [];
+  const more = ["oci.insecure", `driver=${driver}`, `cachedir="${cacheDirectory}"`, ...options];
+  return [mountProgram, reference, directory, ...words, "-o", more.join(",")];
+}
+
+/** Asks the daemons themselves: a start of Node for each question would be measured too. */
+async function statusOf({ runtimeDirectory, directory }: MountRequest): Promise<MountStatus> {
+  const { answers, failures } = await callAllDaemons(runtimeDirectory, "status");
+  const found = (answers as MountStatus[]).find((mount) => mount.mountpoint === directory);
+  if (found === undefined) throw failures[0] ?? new Error(`no daemon knows the mount ${directory}`);
   return found;
+}
+
+/**
+ * User and system time of a process, threads that have ended included, in steps of 10 ms.
+ * Clock ticks of /proc/PID/stat are hundredths of a second on every Linux that Node runs on (USER_HZ).
+ */
+export async function cpuMsOf(pid: number): Promise<number> {
+  const stat = await readFile(`/proc/${pid}/stat`, "utf8");
+  // The name, in brackets, may hold blanks; fields 14 and 15 are counted from before it.
+  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  return (Number(fields[11]) + Number(fields[12])) * 10;
 }
 
 export async function memoryOf(pid: number): Promise<ProcessMemory> {

@@ -2,7 +2,11 @@
  *
  *   tool seq FILE OFFSET LENGTH [hash]              reads a range in 128 KiB steps, as cat(1) does
  *   tool random FILE COUNT THREADS SEED MODE [hash] reads COUNT different blocks of 4 KiB; MODE is buffered,
- *                                                   advised (the same with POSIX_FADV_RANDOM: no readahead) or direct (O_DIRECT)
+ *                                                   advised (the same with POSIX_FADV_RANDOM: no readahead), direct
+ *                                                   (O_DIRECT) or cached (whatever the page cache has may be used)
+ *   tool tree DIR                                   reads every file below DIR, once, in the order of its directories
+ *   tool forget PATH...                             drops what the page cache holds of files, and of all files below
+ *                                                   directories, mounts left out
  *   tool run PROGRAM [ARG...]                       runs it with its own standard streams; result goes to descriptor 3
  *
  * Prints one JSON object. The hash depends on offsets and bytes, not on order or threads. Exits 1 with a sentence on any error.
@@ -10,6 +14,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <fts.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -113,8 +118,8 @@ static void *run_job(void *argument) {
 }
 
 static int run_random(const char *path, uint64_t count, uint64_t threads, uint64_t seed, const char *mode, int hash) {
-  int direct = strcmp(mode, "direct") == 0, advised = strcmp(mode, "advised") == 0;
-  if ((!direct && !advised && strcmp(mode, "buffered") != 0) || threads < 1 || threads > kThreadsMax) {
+  int direct = strcmp(mode, "direct") == 0, advised = strcmp(mode, "advised") == 0, cached = strcmp(mode, "cached") == 0;
+  if ((!direct && !advised && !cached && strcmp(mode, "buffered") != 0) || threads < 1 || threads > kThreadsMax) {
     fprintf(stderr, "tool: bad mode or number of threads\n");
     return 2;
   }
@@ -138,8 +143,8 @@ static int run_random(const char *path, uint64_t count, uint64_t threads, uint64
     blocks[j] = other;
   }
   /* Nor because of an earlier one. */
-  if (posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED)) die("forget the pages of", path);
-  if (advised && posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM)) die("advise on", path);
+  if (!cached && posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED)) die("forget the pages of", path);
+  if ((advised || cached) && posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM)) die("advise on", path);
   struct job jobs[kThreadsMax];
   pthread_t ids[kThreadsMax];
   uint64_t begin = now_ns(), sum = 0;
@@ -154,6 +159,60 @@ static int run_random(const char *path, uint64_t count, uint64_t threads, uint64
   }
   printf("{\"ns\":%llu,\"bytes\":%llu,\"hash\":\"%016llx\"}\n", (unsigned long long)(now_ns() - begin),
          (unsigned long long)(count * kBlock), (unsigned long long)sum);
+  return 0;
+}
+
+/* The path counts, and each file's bytes; hard links are files of their own. */
+static int run_tree(char *directory) {
+  char *roots[] = {directory, NULL};
+  uint8_t *buffer = aligned_buffer(kStep);
+  uint64_t bytes = 0, sum = 0, begin = now_ns();
+  FTS *fts = fts_open(roots, FTS_PHYSICAL | FTS_NOCHDIR | FTS_XDEV, NULL);
+  if (!fts) die("open", directory);
+  const size_t prefix = strlen(directory);
+  for (FTSENT *entry; (errno = 0, entry = fts_read(fts)) != NULL;) {
+    if (entry->fts_info == FTS_ERR || entry->fts_info == FTS_DNR || entry->fts_info == FTS_NS) {
+      errno = entry->fts_errno;
+      die("walk", entry->fts_path);
+    }
+    if (entry->fts_info != FTS_F) continue;
+    int fd = open(entry->fts_accpath, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0) die("open", entry->fts_path);
+    const char *name = entry->fts_path + prefix;
+    uint64_t offset = 0, file = hash_bytes((const uint8_t *)name, strlen(name), 1ull << 40);
+    for (;;) {
+      ssize_t n = read(fd, buffer, kStep);
+      if (n < 0) die("read", entry->fts_path);
+      if (n == 0) break;
+      file += hash_bytes(buffer, (size_t)n, offset);
+      offset += (uint64_t)n;
+    }
+    close(fd);
+    bytes += offset;
+    sum += mix(file + offset);
+  }
+  if (errno) die("walk", directory);
+  fts_close(fts);
+  printf("{\"ns\":%llu,\"bytes\":%llu,\"hash\":\"%016llx\"}\n", (unsigned long long)(now_ns() - begin),
+         (unsigned long long)bytes, (unsigned long long)sum);
+  return 0;
+}
+
+/* Dirty pages must have been written out before: they stay. */
+static int run_forget(char **roots) {
+  FTS *fts = fts_open(roots, FTS_PHYSICAL | FTS_NOCHDIR | FTS_XDEV, NULL);
+  if (!fts) die("open", roots[0]);
+  for (FTSENT *entry; (errno = 0, entry = fts_read(fts)) != NULL;) {
+    /* Files that went away meanwhile are forgotten already. */
+    if (entry->fts_info != FTS_F) continue;
+    int fd = open(entry->fts_accpath, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 && errno != ENOENT) die("open", entry->fts_path);
+    if (fd < 0) continue;
+    posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+    close(fd);
+  }
+  if (errno) die("walk", roots[0]);
+  fts_close(fts);
   return 0;
 }
 
@@ -180,6 +239,8 @@ static int run_child(char **argv) {
 int main(int argc, char **argv) {
   const int hash = argc > 1 && strcmp(argv[argc - 1], "hash") == 0;
   if (argc >= 3 && strcmp(argv[1], "run") == 0) return run_child(argv + 2);
+  if (argc >= 3 && strcmp(argv[1], "forget") == 0) return run_forget(argv + 2);
+  if (argc == 3 && strcmp(argv[1], "tree") == 0) return run_tree(argv[2]);
   if (argc == 5 + hash && strcmp(argv[1], "seq") == 0) return run_seq(argv[2], number(argv[3]), number(argv[4]), hash);
   if (argc == 7 + hash && strcmp(argv[1], "random") == 0)
     return run_random(argv[2], number(argv[3]), number(argv[4]), number(argv[5]), argv[6], hash);

@@ -1,84 +1,74 @@
-import { readFile } from "node:fs/promises";
-import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import type { Bench } from "../bench.js";
 import { type Figure, Pairs } from "../figures.js";
-import { wellKnown } from "../layers.js";
+import type { OcifsMount } from "../mounts.js";
+import { pull, pullAndUnpack } from "../pull.js";
+import { type LinkName, linkWords } from "../shaped-link.js";
+import { timed } from "../time.js";
 
-/** A fill that takes longer than this hangs. */
-const FILL_DEADLINE_MS = 120_000;
-const coldReads = 20;
+const option = "prefetch=all";
+const POLL_MS = 50;
+/** Many times what 80 MB take over the slow link. */
+const FILL_DEADLINE_MS = 300_000;
 
-/** How fast a whole layer is completed in the background, and what a cold read waits meanwhile. */
+/** All of an image into the cache, decoded and checked, with nobody reading. */
 export async function backgroundFill(bench: Bench): Promise<Figure[]> {
-  const { path, sizeBytes } = await bench.layer("medium");
-  const rate = new Pairs();
+  return [...(await fillOver(bench, "shaped")), ...(await fillOver(bench, "loopback"))];
+}
+
+async function fillOver(bench: Bench, link: LinkName): Promise<Figure[]> {
+  const host = await bench.hostOver(link);
+  const beside = { download: new Pairs(), unpack: new Pairs() };
   for (let i = 0; i < bench.repeats; i++) {
-    bench.say(`background fill, ${i + 1} of ${bench.repeats}`);
-    const reference = await bench.measurePipeline('gunzip -c "$1" | sha256sum', path);
-    const logPath = join(await bench.freshDirectory("log"), "log");
-    const request = { ...(await bench.mountRequest("medium")), options: ["prefetch=all", `log=info:${logPath}`] };
-    await using mount = await bench.mountAs(request);
-    const ms = await fillTime(logPath, bench.signal);
-    const [layer] = (await mount.status()).layers;
-    if (!layer?.complete) throw new Error(`background fill: the layer is not complete: ${JSON.stringify(layer)}`);
-    rate.add(sizeBytes / 1e3 / ms, sizeBytes / 1e3 / (reference.ns / 1e6));
+    bench.say(`background fill, ${linkWords[link]}, ${i + 1} of ${bench.repeats}`);
+    const ours = await fill(bench, link);
+    const work = await bench.freshDirectory("pull");
+    await bench.dropCaches();
+    const download = await timed(() => pull(bench, host, work));
+    await bench.discard(work);
+    await bench.dropCaches();
+    const unpack = await timed(() => pullAndUnpack(bench, host, work));
+    await bench.discard(work);
+    beside.download.add(ours, download.ms);
+    beside.unpack.add(ours, unpack.ms);
   }
-  const workload = "background fill";
+  const about = {
+    workload: "background fill",
+    name: `${linkWords[link]}, mount included`,
+    unit: "ms",
+    command: `mount.ocifs IMAGE MNT -o ${option}; ocifs status --json until all layers are complete`,
+  } as const;
   return [
-    rate.toFigure("speed", {
-      workload,
-      name: `${(sizeBytes / 1e6).toFixed(0)} MB of gzip layer from a registry on loopback to complete, verified and flushed`,
-      unit: "MB/s",
-      command: "mount.ocifs IMAGE MNT … -o prefetch=all,log=info:LOG; between two lines of LOG",
-      referenceName: "gunzip -c LAYER | sha256sum",
-    }),
-    await latency(bench),
+    beside.download.toFigure("time", { ...about, referenceName: "skopeo copy" }),
+    beside.unpack.toFigure("time", { ...about, referenceName: "pull + unpack" }),
   ];
 }
 
-/** Cold reads of 4 KiB from the end of the layer while its beginning is being filled, and without a fill. */
-async function latency(bench: Bench): Promise<Figure> {
-  const file = wellKnown.late;
-  const original = await bench.extracted("medium", file.path);
-  const pairs = new Pairs();
-  for (let i = 0; i < bench.repeats; i++) {
-    bench.say(`cold reads during a fill, ${i + 1} of ${bench.repeats}`);
-    const words = [coldReads, 1, i + 1, "direct", "hash"];
-    const truth = await bench.read("random", original, ...words);
-    const times: number[] = [];
-    for (const prefetch of ["all", "none"]) {
-      const request = { ...(await bench.mountRequest("medium")), options: [`prefetch=${prefetch}`] };
-      await using mount = await bench.mountAs(request);
-      const got = await bench.read("random", join(mount.directory, file.path), ...words);
-      if (got.hash !== truth.hash) throw new Error(`prefetch=${prefetch}: wrong bytes through the mount`);
-      times.push(got.ns / 1e6 / coldReads);
-    }
-    const [during = Number.NaN, without = Number.NaN] = times;
-    pairs.add(during, without);
+async function fill(bench: Bench, link: LinkName): Promise<number> {
+  const cache = await (await bench.program()).coldCache();
+  const request = await bench.programRequest(link, cache, [option]);
+  await bench.dropCaches();
+  const begin = process.hrtime.bigint();
+  let ms = Number.NaN;
+  {
+    await using mount = await bench.mountAs(request);
+    await filled(bench, mount);
+    ms = Number(process.hrtime.bigint() - begin) / 1e6;
   }
-  return pairs.toFigure("time", {
-    workload: "background fill",
-    name: "a cold read of 4 KiB during a fill",
-    unit: "ms",
-    command: `mount.ocifs IMAGE MNT … -o prefetch=all; tool random MNT/${file.path} ${coldReads} 1 SEED direct`,
-    referenceName: "with prefetch=none",
-  });
+  await bench.discard(cache);
+  return ms;
 }
 
-/** Milliseconds between the daemon's lines about the start and the end of the fill. */
-async function fillTime(logPath: string, signal: AbortSignal): Promise<number> {
+async function filled(bench: Bench, mount: OcifsMount): Promise<void> {
   const deadline = Date.now() + FILL_DEADLINE_MS;
   for (;;) {
-    const text = await readFile(logPath, "utf8");
-    const lines = text
-      .split("\n")
-      .filter((line) => line.endsWith("}"))
-      .map((line) => JSON.parse(line) as { time: number; msg: string });
-    const begin = lines.find(({ msg }) => msg.startsWith("filling a layer"));
-    const end = lines.find(({ msg }) => msg.startsWith("a layer is complete"));
-    if (begin && end) return end.time - begin.time;
-    if (Date.now() > deadline) throw new Error(`background fill: not complete within ${FILL_DEADLINE_MS} ms: ${text}`);
-    await delay(20, undefined, { signal });
+    const { layers, errors } = await mount.status();
+    if (errors > 0) throw new Error(`background fill: ocifs status counts ${errors} errors`);
+    if (layers.every(({ complete }) => complete)) return;
+    if (Date.now() > deadline) {
+      const got = layers.map(({ fill }) => `${fill.state}, ${fill.bytesLeft} bytes left`).join("; ");
+      throw new Error(`background fill: after ${FILL_DEADLINE_MS / 1000} s: ${got}`);
+    }
+    await delay(POLL_MS, undefined, { signal: bench.signal });
   }
 }

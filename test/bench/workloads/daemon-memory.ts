@@ -42,7 +42,7 @@ export async function daemonMemory(bench: Bench): Promise<Figure[]> {
         name: `${size}, ${what}`,
         ocifs,
         reference,
-        ratio: summarize(values.map((value, i) => value / (idle[i] ?? Number.NaN))),
+        ratio: summarize(values.map((value, i) => (idle[i] ?? Number.NaN) / value)),
         want: { text: "< 200 MB", met: ocifs.max * MiB < rssMaxBytes },
       });
     }
