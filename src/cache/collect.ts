@@ -1,6 +1,6 @@
-import { access, rm } from "node:fs/promises";
+import { rm } from "node:fs/promises";
 import { join } from "node:path";
-import { messageOf, OcifsError } from "../base/errors.js";
+import { pathExists } from "../base/path-exists.js";
 import { treeUsage } from "../native/sparse.js";
 import { algorithmOf, type Digest, hexOf } from "../oci/digest.js";
 import { digestsIn, listBlobs, listFiles, namesIn, removeBlob, removeIfEmpty } from "./cached-blobs.js";
@@ -30,7 +30,7 @@ export async function collectGarbage(cachePath: string, sizeBytes?: number): Pro
   const images = await CachedImages.read(cachePath);
   let blobs = 0;
   for (const { digest, path, pinned } of await listBlobs(cachePath)) {
-    if (pinned || images.usersOf(digest).length > 0 || (await exists(indexPath(cachePath, digest)))) continue;
+    if (pinned || images.usersOf(digest).length > 0 || (await pathExists(indexPath(cachePath, digest)))) continue;
     if ((await removeBlob(path, "all")) !== undefined) blobs += 1;
   }
   if (sizeBytes !== undefined) await shrink(cachePath, sizeBytes);
@@ -88,20 +88,10 @@ async function removeLeftovers(cachePath: string): Promise<number> {
 /** `.probe-PID-…` and `….verified.PID` name their process; `.….tmp` does not. */
 async function isLeftover(name: string, modifiedMs: number): Promise<boolean> {
   const pid = /^\.probe-(\d+)-|\.verified\.(\d+)$/.exec(name);
-  if (pid) return !(await exists(`/proc/${pid[1] ?? pid[2]}`));
+  if (pid) return !(await pathExists(`/proc/${pid[1] ?? pid[2]}`));
   return name.startsWith(".") && name.endsWith(".tmp") && Date.now() - modifiedMs > ABANDONED_MS;
 }
 
 function indexPath(cachePath: string, digest: Digest): string {
   return join(cachePath, "indexes", algorithmOf(digest), hexOf(digest));
-}
-
-async function exists(path: string): Promise<boolean> {
-  try {
-    await access(path);
-    return true;
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return false;
-    throw new OcifsError("io", `${path}: ${messageOf(error)}`, { cause: error });
-  }
 }

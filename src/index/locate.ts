@@ -1,5 +1,4 @@
-import { access } from "node:fs/promises";
-import { OcifsError } from "../base/errors.js";
+import { pathExists } from "../base/path-exists.js";
 import type { CacheDirectory } from "../cache/cache-directory.js";
 import type { Digest } from "../oci/digest.js";
 import { indexPathsIn } from "./files.js";
@@ -19,24 +18,14 @@ export async function namedIndex(named: {
   return {
     tarindexPath: named.tarindex,
     ...(named.zinfo === undefined ? {} : { zinfoPath: named.zinfo }),
-    ...((await exists(jsonPath)) ? { jsonPath } : {}),
+    ...((await pathExists(jsonPath)) ? { jsonPath } : {}),
   };
 }
 
 /** The index that `ocifs index create` or an earlier mount put into the cache, or undefined. */
 export async function cachedIndex(cache: CacheDirectory, blob: Digest): Promise<IndexLocation | undefined> {
   const paths = indexPathsIn(cache.indexPath(blob), blob);
-  if (!(await exists(paths.jsonPath))) return undefined;
+  if (!(await pathExists(paths.jsonPath))) return undefined;
   const { zinfoPath, ...others } = paths;
-  return (await exists(zinfoPath)) ? paths : others;
-}
-
-async function exists(path: string): Promise<boolean> {
-  try {
-    await access(path);
-    return true;
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return false;
-    throw new OcifsError("io", `index ${path}: ${(error as Error).message}`, { cause: error });
-  }
+  return (await pathExists(zinfoPath)) ? paths : others;
 }

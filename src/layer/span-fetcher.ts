@@ -1,17 +1,11 @@
-import { setMaxListeners } from "node:events";
-import { setTimeout as delay } from "node:timers/promises";
-import { isOcifsError, OcifsError, throwIfAborted } from "../base/errors.js";
+import { isOcifsError, type OcifsError, throwIfAborted } from "../base/errors.js";
 import { SPAN_SUSPECT, type SpanStore } from "../native/layer.js";
 import { waitShared } from "../registry/abort.js";
 import { fetchSizes } from "./fetch-sizes.js";
-import { HeldSpans } from "./held-spans.js";
 import type { RangeFetcher } from "./range-fetcher.js";
 import { SequentialReaders } from "./sequential-readers.js";
-import type { SpanProvider } from "./span-provider.js";
+import { SpanProvider } from "./span-provider.js";
 import { reserveSpan, type SpanRoom } from "./span-room.js";
-
-/** Between two tries to write a span that is being evicted, or that finds the memory full of others. */
-const BUSY_POLL_MS = 20;
 
 /** Times that spans may be gone before they are read until they are kept in memory. */
 const FLEETING_TRIES = 3;
@@ -31,30 +25,26 @@ export interface SpanFetcherOptions extends SpanRoom {
 }
 
 /** Makes spans present: fetches, decodes, checks and commits each once, however many wait for it. */
-export class SpanFetcher implements SpanProvider {
+export class SpanFetcher extends SpanProvider {
   readonly #o: SpanFetcherOptions;
   readonly #inFlight = new Map<number, Promise<void>>();
   readonly #readers = new SequentialReaders();
   readonly #goodWindows = new Set<number>();
-  readonly #held = new HeldSpans();
   /** Spans that other processes gave up again and again before they could be read here. */
   readonly #fleeting = new Set<number>();
-  readonly #closing = new AbortController();
-  #refusal: OcifsError | undefined;
 
   constructor(options: SpanFetcherOptions) {
+    super();
     this.#o = options;
-    // One for each span on its way: no leak, as Node would warn of.
-    setMaxListeners(0, this.#closing.signal);
   }
 
-  async ensure(
+  override async ensure(
     first: number,
     last: number,
     options: { fileEndSpan?: number; signal?: AbortSignal; tries?: number } = {},
   ): Promise<void> {
     throwIfAborted(options.signal, "read");
-    if (this.#refusal) throw this.#refusal;
+    this.throwIfRefused();
     using _ = this.hold(first, last);
     const { store } = this.#o;
     const absent = store.absent(first, last);
@@ -83,33 +73,16 @@ export class SpanFetcher implements SpanProvider {
     }
   }
 
-  hold(first: number, last: number): Disposable {
-    return this.#held.hold(first, last);
-  }
-
-  holds(span: number): boolean {
-    return this.#held.has(span);
-  }
-
-  async bring(span: number, signal: AbortSignal): Promise<void> {
+  override async bring(span: number, signal: AbortSignal): Promise<void> {
     throwIfAborted(signal, "fill");
-    if (this.#refusal) throw this.#refusal;
+    this.throwIfRefused();
     if (this.#o.store.present(span)) return;
     if (!this.#inFlight.has(span)) this.#start(span);
     await waitShared(this.#inFlight.get(span) ?? Promise.resolve(), "fill", signal);
   }
 
-  get refusal(): OcifsError | undefined {
-    return this.#refusal;
-  }
-
-  refuse(error: OcifsError): void {
-    this.#refusal = error;
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.#closing.abort(new OcifsError("aborted", "read: the layer is being closed"));
-    await Promise.allSettled(this.#inFlight.values());
+  protected override ended(): Promise<unknown> {
+    return Promise.allSettled(this.#inFlight.values());
   }
 
   /** One request for each run of neighbouring spans, so that the range they need is asked for as a whole. */
@@ -129,7 +102,7 @@ export class SpanFetcher implements SpanProvider {
         end: this.#o.table.compressedRange(lastSpan).end,
       };
       const fetched = this.#o.fetcher
-        .need(whole, { growTo, signal: this.#closing.signal })
+        .need(whole, { growTo, signal: this.closing.signal })
         .then((lease) => lease.release());
       // Each span asks for its own bytes and meets the same failure there.
       fetched.catch(noteHandled);
@@ -185,11 +158,10 @@ export class SpanFetcher implements SpanProvider {
   }
 
   async #decode(span: number, discard: boolean): Promise<OcifsError | undefined> {
-    const { signal } = this.#closing;
     for (;;) {
       const result = await this.#tryDecode(span, discard);
       if (result !== "busy") return result === "done" ? undefined : result;
-      await delay(BUSY_POLL_MS, undefined, { signal }).catch(() => throwIfAborted(signal, "read"));
+      await this.pauseWhileBusy();
     }
   }
 
@@ -197,11 +169,11 @@ export class SpanFetcher implements SpanProvider {
   async #tryDecode(span: number, discard: boolean): Promise<"done" | "busy" | OcifsError> {
     const { store, table, fetcher } = this.#o;
     const range = table.compressedRange(span);
-    if (this.#refusal) throw this.#refusal;
-    const lease = await fetcher.need(range, { signal: this.#closing.signal });
+    this.throwIfRefused();
+    const lease = await fetcher.need(range, { signal: this.closing.signal });
     try {
       // It may have come while the bytes did; nothing of such a blob must be written any more.
-      if (this.#refusal) throw this.#refusal;
+      this.throwIfRefused();
       using room = discard || this.#fleeting.delete(span) ? undefined : await reserveSpan(this.#o, span);
       const degraded = await store.fill({
         span,
@@ -216,7 +188,7 @@ export class SpanFetcher implements SpanProvider {
       if (degraded !== undefined) this.#o.onDegraded(degraded);
       return "done";
     } catch (error) {
-      if (error === this.#refusal) throw error;
+      if (error === this.refusal) throw error;
       if (isOcifsError(error, "busy")) return "busy";
       if (isOcifsError(error, "corrupt") || isOcifsError(error, "mismatch")) return error;
       throw error;

@@ -1,27 +1,73 @@
-import type { OcifsError } from "../base/errors.js";
+import { setMaxListeners } from "node:events";
+import { setTimeout as delay } from "node:timers/promises";
+import { OcifsError, throwIfAborted } from "../base/errors.js";
+
+/** Between two tries to write a span that is being evicted, or that finds the memory full of others. */
+const BUSY_POLL_MS = 20;
 
 /** Makes spans of a layer present in its SpanStore. Implementations: span by span, or the whole layer in one pass. */
-export interface SpanProvider extends AsyncDisposable {
+export abstract class SpanProvider implements AsyncDisposable {
+  protected readonly closing = new AbortController();
+  readonly #held = new Set<{ readonly first: number; readonly last: number }>();
+  #refusal: OcifsError | undefined;
+
+  constructor() {
+    // One for each span on its way: no leak, as Node would warn of.
+    setMaxListeners(0, this.closing.signal);
+  }
+
   /**
    * Resolves when all spans of [first, last] are present, rejects with the first failure. `fileEndSpan` is how far reading
    * ahead can make sense. A cancelled caller leaves; the work goes on for others. `tries` counts how often this caller has
    * found spans gone before it could read them: after a few they are kept in memory, where no other process gives them up.
    */
-  ensure(
+  abstract ensure(
     first: number,
     last: number,
     options?: { readonly fileEndSpan?: number; readonly signal?: AbortSignal; readonly tries?: number },
   ): Promise<void>;
-  /** Until disposal none of these spans is given up for want of room: for who reads them next. */
-  hold(first: number, last: number): Disposable;
-  holds(span: number): boolean;
+
   /**
    * Makes one span present for nobody who waits for it: without reading ahead, and without a word about how the layer is
    * read. Its compressed bytes should be here: those that are not are fetched as demand.
    */
-  bring(span: number, signal: AbortSignal): Promise<void>;
+  abstract bring(span: number, signal: AbortSignal): Promise<void>;
+
+  /** Until disposal none of these spans is given up for want of room: for who reads them next. */
+  hold(first: number, last: number): Disposable {
+    const held = { first, last };
+    this.#held.add(held);
+    return { [Symbol.dispose]: () => void this.#held.delete(held) };
+  }
+
+  holds(span: number): boolean {
+    return [...this.#held].some(({ first, last }) => first <= span && span <= last);
+  }
+
   /** Why nothing of this blob is served any more. */
-  readonly refusal: OcifsError | undefined;
+  get refusal(): OcifsError | undefined {
+    return this.#refusal;
+  }
+
   /** From now on every read of missing spans fails with this error: the blob is not what it should be. */
-  refuse(error: OcifsError): void;
+  refuse(error: OcifsError): void {
+    this.#refusal = error;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.closing.abort(new OcifsError("aborted", "read: the layer is being closed"));
+    await this.ended();
+  }
+
+  /** Resolves when nothing runs any more, after `closing` has fired. */
+  protected abstract ended(): Promise<unknown>;
+
+  protected throwIfRefused(): void {
+    if (this.#refusal) throw this.#refusal;
+  }
+
+  protected async pauseWhileBusy(): Promise<void> {
+    const { signal } = this.closing;
+    await delay(BUSY_POLL_MS, undefined, { signal }).catch(() => throwIfAborted(signal, "read"));
+  }
 }

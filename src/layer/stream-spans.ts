@@ -1,5 +1,4 @@
 import { closeSync } from "node:fs";
-import { setTimeout as delay } from "node:timers/promises";
 import { isOcifsError, OcifsError, throwIfAborted } from "../base/errors.js";
 import { readAt, writeFully } from "../cache/raw-file.js";
 import { openZstdStream, type ZstdStream } from "../native/inflate.js";
@@ -7,16 +6,13 @@ import { SPAN_PRESENT, type SpanStore } from "../native/layer.js";
 import { openMemoryFile } from "../native/sparse.js";
 import { waitShared } from "../registry/abort.js";
 import { fetchSizes } from "./fetch-sizes.js";
-import { HeldSpans } from "./held-spans.js";
 import type { RangeFetcher } from "./range-fetcher.js";
-import type { SpanProvider } from "./span-provider.js";
+import { SpanProvider } from "./span-provider.js";
 import { reserveSpan, type SpanRoom } from "./span-room.js";
 import type { SpanTable } from "./span-table.js";
 
 /** Compressed bytes that are decoded at a time. */
 const PIECE_BYTES = 512 << 10;
-/** Between two tries to write a span that is being evicted, or that finds the memory full of others. */
-const BUSY_POLL_MS = 20;
 /** Passes over one blob for one reader whose spans are evicted before it gets to them. */
 const MAX_PASSES = 8;
 /** Reads of a piece whose bytes were discarded meanwhile. */
@@ -43,24 +39,22 @@ interface Waiting {
  * Spans of a blob that can only be decoded from its start (zstd): one pass makes them all, in order, whoever asked for which.
  * A reader goes on when its own are there.
  */
-export class StreamSpans implements SpanProvider {
+export class StreamSpans extends SpanProvider {
   readonly #o: StreamSpansOptions;
-  readonly #closing = new AbortController();
   readonly #waiting = new Set<Waiting>();
-  readonly #held = new HeldSpans();
   #pass: Promise<void> | undefined;
-  #refusal: OcifsError | undefined;
 
   constructor(options: StreamSpansOptions) {
+    super();
     this.#o = options;
   }
 
-  async ensure(first: number, last: number, options: { readonly signal?: AbortSignal } = {}): Promise<void> {
+  override async ensure(first: number, last: number, options: { readonly signal?: AbortSignal } = {}): Promise<void> {
     using _ = this.hold(first, last);
     for (let passes = 0; passes < MAX_PASSES; passes++) {
       throwIfAborted(options.signal, "read");
-      throwIfAborted(this.#closing.signal, "read");
-      if (this.#refusal) throw this.#refusal;
+      throwIfAborted(this.closing.signal, "read");
+      this.throwIfRefused();
       if (this.#present(first, last)) return;
       const arrived = new Promise<void>((resolve, reject) => this.#waiting.add({ first, last, resolve, reject }));
       this.#pass ??= this.#run();
@@ -72,29 +66,12 @@ export class StreamSpans implements SpanProvider {
     );
   }
 
-  hold(first: number, last: number): Disposable {
-    return this.#held.hold(first, last);
-  }
-
-  holds(span: number): boolean {
-    return this.#held.has(span);
-  }
-
-  bring(span: number, signal: AbortSignal): Promise<void> {
+  override bring(span: number, signal: AbortSignal): Promise<void> {
     return this.ensure(span, span, { signal });
   }
 
-  get refusal(): OcifsError | undefined {
-    return this.#refusal;
-  }
-
-  refuse(error: OcifsError): void {
-    this.#refusal = error;
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.#closing.abort(new OcifsError("aborted", "read: the layer is being closed"));
-    await this.#pass;
+  protected override ended(): Promise<unknown> {
+    return Promise.resolve(this.#pass);
   }
 
   #present(first: number, last: number): boolean {
@@ -138,8 +115,8 @@ export class StreamSpans implements SpanProvider {
     const writer = new SpanWriter(table, (span, bytes) => this.#store(scratch, span, bytes));
     try {
       for (let at = 0; at < sizeBytes; ) {
-        throwIfAborted(this.#closing.signal, "read");
-        if (this.#refusal) throw this.#refusal;
+        throwIfAborted(this.closing.signal, "read");
+        this.throwIfRefused();
         const input = Buffer.allocUnsafe(Math.min(PIECE_BYTES, sizeBytes - at));
         await this.#read(input, at);
         at += input.length;
@@ -149,7 +126,7 @@ export class StreamSpans implements SpanProvider {
       writer.finish();
       return undefined;
     } catch (error) {
-      if (error === this.#refusal) throw error;
+      if (error === this.refusal) throw error;
       if (isOcifsError(error, "corrupt") || isOcifsError(error, "mismatch")) return error;
       throw error;
     } finally {
@@ -160,7 +137,7 @@ export class StreamSpans implements SpanProvider {
 
   async #read(out: Buffer, begin: number): Promise<void> {
     const range = { begin, end: begin + out.length };
-    const { signal } = this.#closing;
+    const { signal } = this.closing;
     for (let tries = 0; tries < MAX_TRIES; tries++) {
       const lease = await this.#o.fetcher.need(range, { growTo: begin + fetchSizes.maxRangeBytes, signal });
       try {
@@ -179,14 +156,13 @@ export class StreamSpans implements SpanProvider {
 
   async #store(scratch: number, span: number, bytes: Uint8Array): Promise<void> {
     const { store, table } = this.#o;
-    const { signal } = this.#closing;
     if (store.state(span) !== SPAN_PRESENT) {
       await writeFully(scratch, bytes, 0);
       const input = { span, gzip: false, fd: scratch, begin: 0, end: bytes.length, ...table.decodeInput(span) };
       using room = await reserveSpan(this.#o, span);
       const onlyMemory = room === undefined;
       while (await this.#isBusy({ ...input, digest: table.digest(span), discard: false, onlyMemory })) {
-        await delay(BUSY_POLL_MS, undefined, { signal }).catch(() => throwIfAborted(signal, "read"));
+        await this.pauseWhileBusy();
       }
     }
     this.#settle(({ first, last }) => this.#present(first, last));
