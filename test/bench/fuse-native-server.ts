@@ -26,6 +26,7 @@ type Callback<T> = (code: number, value?: T) => void;
 interface Handlers {
   readdir(path: string, callback: Callback<readonly string[]>): void;
   getattr(path: string, callback: Callback<Stat>): void;
+  readlink(path: string, callback: Callback<string>): void;
   open(path: string, flags: number, callback: Callback<number>): void;
   read(path: string, fd: number, buffer: Buffer, length: number, position: number, callback: Callback<never>): void;
 }
@@ -83,6 +84,8 @@ const fuse = new Fuse(
       if (stat === undefined) callback(ENOENT);
       else callback(0, stat);
     },
+    // Where a link leads is not in the listing; ls asks all the same.
+    readlink: (_path, callback) => callback(0, "elsewhere"),
     open: (_path, _flags, callback) => callback(0, 1),
     read,
   },

@@ -32,9 +32,10 @@ export function plotRatios(title: string, figures: readonly Figure[]): string {
     y += rowHeight;
   }
   const height = y + 24;
-  const step = high - low > 12 ? 2 : 1;
+  const step = high - low > 8 ? 2 : 1;
   const grid: string[] = [];
-  for (let power = low; power <= high; power += step) {
+  // From 1 × outwards, so that it is among the labels.
+  for (let power = -Math.floor(-low / step) * step; power <= high; power += step) {
     const at = x(2 ** power);
     const stroke = power === 0 ? `stroke="${colors.line}"` : `stroke="${colors.grid}"`;
     grid.push(`<line x1="${px(at)}" y1="${top}" x2="${px(at)}" y2="${y + 4}" ${stroke}/>`);
