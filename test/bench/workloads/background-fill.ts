@@ -27,8 +27,9 @@ async function fillOver(bench: Bench, link: LinkName): Promise<Figure[]> {
     const download = await timed(() => pull(bench, host, work));
     await bench.discard(work);
     await bench.dropCaches();
-    const unpack = await timed(() => pullAndUnpack(bench, host, work));
-    await bench.discard(work);
+    const unpacked = await bench.freshDirectory("pull");
+    const unpack = await timed(() => pullAndUnpack(bench, host, unpacked));
+    await bench.discard(unpacked);
     beside.download.add(ours, download.ms);
     beside.unpack.add(ours, unpack.ms);
   }
