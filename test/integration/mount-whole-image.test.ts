@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
+import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { promisify } from "node:util";
@@ -100,4 +101,21 @@ test("an index of files needs a layer", async (t) => {
   const unclear = await sandbox.mount([image, mountpoint, "-o", "oci.tarindex=/nowhere"]);
   assert.equal(unclear.status, 1);
   assert.match(unclear.stderr, /the image has 4 layers and an index is of one; choose it with oci\.layer=0 to 3/);
+});
+
+test("an image of one layer is mounted as a container sees it, too", async (t) => {
+  if (!requireRootAndFuse(t)) return;
+  const sandbox = await MountSandbox.open(t);
+  const layout = join(sandbox.directory, "layout");
+  const tar = buildTar([file("kept", "here"), file(".wh.gone", "")]);
+  const layer = { bytes: gzipSync(tar), mediaType: mediaTypes.ociLayerGzip, diffId: digestOfBytes(tar) };
+  await writeLayout(layout, [{ layers: [layer], tag: "t" }]);
+  const mountpoint = await sandbox.mountpoint();
+  await sandbox.mounted([`oci:${layout}:t`, mountpoint]);
+  assert.deepEqual(await readdir(mountpoint), ["kept"]);
+  await sandbox.unmount(mountpoint);
+  // The layer by itself is shown as it is.
+  await sandbox.mounted([`oci:${layout}:t`, mountpoint, "-o", "oci.layer=0"]);
+  assert.deepEqual((await readdir(mountpoint)).sort(), [".wh.gone", "kept"]);
+  await sandbox.unmount(mountpoint);
 });
