@@ -24,7 +24,6 @@ export class CacheDirectory implements AsyncDisposable {
   /** Asked before bytes are written below this directory. */
   readonly room: CacheRoom;
   readonly #shared: SharedRoom | undefined;
-  readonly #uses = new Map<Digest, Promise<BlobUse>>();
 
   private constructor(path: string, unusable: string | undefined, shared: SharedRoom | undefined) {
     this.path = path;
@@ -50,23 +49,12 @@ export class CacheDirectory implements AsyncDisposable {
     }
   }
 
-  /** The blob's directory, created when missing, and nobody removes it until the use is closed. */
+  /**
+   * `blobs/<algorithm>/<hex>`, keyed by blob digest: shared by all images, tags and mounts. Created when missing, and nobody
+   * removes it until the use is closed.
+   */
   async useBlob(digest: Digest): Promise<BlobUse> {
     return await BlobUse.open(this.#blobPath(digest));
-  }
-
-  /**
-   * `blobs/<algorithm>/<hex>`, keyed by blob digest: shared by all images, tags and mounts. Created when missing, and in use
-   * until this object is closed.
-   */
-  async blobDirectory(digest: Digest): Promise<string> {
-    let use = this.#uses.get(digest);
-    if (!use) {
-      use = this.useBlob(digest);
-      this.#uses.set(digest, use);
-      use.catch(() => this.#uses.delete(digest));
-    }
-    return (await use).path;
   }
 
   /** `images/<algorithm>/<hex>` for what is known of a manifest or an image index; not created here. */
@@ -81,8 +69,6 @@ export class CacheDirectory implements AsyncDisposable {
 
   /** Gives back what was reserved and not written. Close after everything that was opened in it. */
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const use of this.#uses.values()) await (await use)[Symbol.asyncDispose]();
-    this.#uses.clear();
     await this.#shared?.[Symbol.asyncDispose]();
   }
 

@@ -34,6 +34,16 @@ export function readAt(fd: number, buffer: Uint8Array, offset: number): Promise<
   );
 }
 
+/** Fills `out` from `offset`; a file that ends before is an `io` error. */
+export async function readFully(fd: number, out: Buffer, offset: number): Promise<void> {
+  for (let done = 0; done < out.length; ) {
+    const bytes = await readAt(fd, out.subarray(done), offset + done);
+    if (bytes === 0)
+      throw new OcifsError("io", `cache file: it ends at ${offset + done}; another process shortened it`);
+    done += bytes;
+  }
+}
+
 /** pwrite(2) of all of `bytes` at `offset`; a full disk or quota is `no-space`, anything else `io`. */
 export async function writeFully(fd: number, bytes: Uint8Array, offset: number): Promise<void> {
   let done = 0;

@@ -127,20 +127,19 @@ async function openOneLayer(opening: Opening): Promise<Opened> {
 
 async function openWholeImage(opening: Opening): Promise<Opened> {
   const { options, layers, cleanup, log, signal } = opening;
-  const check = (indexes: LayerIndexes) =>
-    layers.map((layer) => checkLayerIndex(options, layer, indexes.of(layer), log));
   // The merge is mostly there already, and the layers' own tarindexes are then not read at all.
   await using indexes = await findIndexes(opening, "unchecked");
-  const merged = mergeOf(opening, check(indexes));
-  let tree = await merged.open(signal);
-  if (tree === undefined) {
+  const check = () => layers.map((layer) => checkLayerIndex(options, layer, indexes.of(layer), log));
+  let found = check();
+  const kept = await mergeOf(opening, found).open(signal);
+  if (kept === undefined) {
     await findIndexes(opening, "checked", indexes);
-    tree = await mergeTrees(opening, check(indexes));
+    found = check();
   }
-  const made = tree;
-  cleanup.defer(() => made.close());
+  const tree = kept ?? (await mergeTrees(opening, found));
+  cleanup.defer(() => tree.close());
   // The same layer may come twice; it is one device then, applied twice.
-  const distinct = new Map(check(indexes).map((each) => [each.layer.blob.digest, each]));
+  const distinct = new Map(found.map((each) => [each.layer.blob.digest, each]));
   const open = async (each: LayerIndex) => openData(opening, each, await openLayerTable(each, cleanup), indexes);
   return { tree, layers: await mapConcurrently([...distinct.values()], LAYERS_AT_ONCE, open, signal) };
 }

@@ -3,7 +3,7 @@ import { OcifsError, throwIfAborted } from "../base/errors.js";
 import type { BlobSource } from "../blob/blob-source.js";
 import { checkRange } from "../blob/range.js";
 import type { CompressedFile } from "../cache/compressed-file.js";
-import { readAt } from "../cache/raw-file.js";
+import { readFully } from "../cache/raw-file.js";
 import type { CacheRoom } from "../cache/room.js";
 import type { ByteRange } from "../native/sparse.js";
 import { algorithmOf, hasherOf } from "../oci/digest.js";
@@ -375,14 +375,5 @@ export class InFlightStream implements AsyncDisposable {
       throw error;
     }
     throw new OcifsError("busy", `${this.#what}: its bytes are discarded as fast as they come; make room in the cache`);
-  }
-}
-
-async function readFully(fd: number, out: Buffer, offset: number): Promise<void> {
-  for (let done = 0; done < out.length; ) {
-    const bytes = await readAt(fd, out.subarray(done), offset + done);
-    if (bytes === 0)
-      throw new OcifsError("io", `cache file: it ends at ${offset + done}; another process shortened it`);
-    done += bytes;
   }
 }

@@ -1,6 +1,6 @@
 import { closeSync } from "node:fs";
 import { isOcifsError, OcifsError, throwIfAborted } from "../base/errors.js";
-import { readAt, writeFully } from "../cache/raw-file.js";
+import { readFully, writeFully } from "../cache/raw-file.js";
 import { openZstdStream, type ZstdStream } from "../native/inflate.js";
 import { SPAN_PRESENT, type SpanStore } from "../native/layer.js";
 import { openMemoryFile } from "../native/sparse.js";
@@ -141,11 +141,7 @@ export class StreamSpans extends SpanProvider {
     for (let tries = 0; tries < MAX_TRIES; tries++) {
       const lease = await this.#o.fetcher.need(range, { growTo: begin + fetchSizes.maxRangeBytes, signal });
       try {
-        for (let done = 0; done < out.length; ) {
-          const bytes = await readAt(lease.fd, out.subarray(done), begin + done);
-          if (bytes === 0) throw new OcifsError("io", `cache file: it ends at ${begin + done}`);
-          done += bytes;
-        }
+        await readFully(lease.fd, out, begin);
         if (lease.intact()) return;
       } finally {
         lease.release();

@@ -16,25 +16,11 @@
 #include "../../native/inflate/recorder.h"
 #include "../../native/inflate/span_decoder.h"
 #include "../../native/inflate/zinfo_table.h"
+#include "check.h"
 
 using namespace ocifs;
 using namespace ocifs::inflate;
 using Data = std::vector<uint8_t>;
-
-#define CHECK(what)                                                          \
-  do {                                                                       \
-    if (!(what)) {                                                           \
-      std::fprintf(stderr, "%s:%d: failed: %s\n", __FILE__, __LINE__, #what); \
-      std::exit(1);                                                          \
-    }                                                                        \
-  } while (0)
-
-inline void CheckOk(const Status& s, int line) {
-  if (s.ok()) return;
-  std::fprintf(stderr, "%s:%d: %s: %s\n", __FILE__, line, s.code, s.message.c_str());
-  std::exit(1);
-}
-#define OK(status) CheckOk(status, __LINE__)
 
 // An unlinked temporary file.
 class TempFile {

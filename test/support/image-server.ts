@@ -1,6 +1,5 @@
-import { digestOfBytes } from "../../src/oci/digest.js";
-import { mediaTypes } from "../../src/oci/media-types.js";
 import { type FaultyServer, type Handler, serveBytes, startFaultyServer } from "./faulty-server.js";
+import { serveDocuments } from "./image-documents.js";
 import type { LayerFixture } from "./layer-fixture.js";
 
 /** A registry that serves one image of one gzip layer, and whose answers for the layer can be replaced. */
@@ -53,23 +52,9 @@ export class ImageServer implements AsyncDisposable {
 
   readonly #handle: Handler = (request, response) => {
     const { gz, index } = this.#fixture;
-    const config = json({
-      os: "linux",
-      architecture: process.arch === "arm64" ? "arm64" : "amd64",
-      rootfs: { type: "layers", diff_ids: [index.manifest.tar.digest] },
-    });
-    const manifest = json({
-      schemaVersion: 2,
-      mediaType: mediaTypes.ociManifest,
-      config: { mediaType: mediaTypes.ociConfig, digest: digestOfBytes(config), size: config.length },
-      layers: [{ mediaType: mediaTypes.ociLayerGzip, digest: index.manifest.blob.digest, size: gz.length }],
-    });
-    if (request.url.includes("/manifests/")) {
-      response.writeHead(200, { "content-type": mediaTypes.ociManifest, "content-length": manifest.length });
-      response.end(manifest);
-    } else if (request.url.endsWith(digestOfBytes(config))) {
-      serveBytes(config, request, response);
-    } else {
+    const { manifest } = index;
+    const layers = [{ digest: manifest.blob.digest, sizeBytes: gz.length, diffId: manifest.tar.digest }];
+    if (!serveDocuments(layers, request, response)) {
       this.#blobRequests++;
       (this.fault ?? this.serveLayer)(request, response);
     }
@@ -77,8 +62,4 @@ export class ImageServer implements AsyncDisposable {
     this.#waiting = this.#waiting.filter((waiter) => !ready.includes(waiter));
     for (const { resolve } of ready) resolve();
   };
-}
-
-function json(value: unknown): Buffer {
-  return Buffer.from(JSON.stringify(value));
 }

@@ -1,5 +1,4 @@
 import { type Digest, digestOfBytes } from "../../src/oci/digest.js";
-import { mediaTypes } from "../../src/oci/media-types.js";
 import {
   type FaultyServer,
   type Handler,
@@ -7,7 +6,7 @@ import {
   serveBytes,
   startFaultyServer,
 } from "./faulty-server.js";
-import { toJson } from "./scripted-registry.js";
+import { serveDocuments } from "./image-documents.js";
 
 export interface ServedLayer {
   readonly gz: Buffer;
@@ -88,23 +87,8 @@ export class LayersServer implements AsyncDisposable {
   }
 
   readonly #handle: Handler = (request, response) => {
-    const config = toJson({
-      os: "linux",
-      architecture: process.arch === "arm64" ? "arm64" : "amd64",
-      rootfs: { type: "layers", diff_ids: this.#layers.map(({ diffId }) => diffId) },
-    });
-    const manifest = toJson({
-      schemaVersion: 2,
-      mediaType: mediaTypes.ociManifest,
-      config: { mediaType: mediaTypes.ociConfig, digest: digestOfBytes(config), size: config.length },
-      layers: this.#layers.map(({ digest, gz }) => ({ mediaType: mediaTypes.ociLayerGzip, digest, size: gz.length })),
-    });
-    if (request.url.includes("/manifests/")) {
-      response.writeHead(200, { "content-type": mediaTypes.ociManifest, "content-length": manifest.length });
-      response.end(manifest);
-    } else if (request.url.endsWith(digestOfBytes(config))) {
-      serveBytes(config, request, response);
-    } else {
+    const described = this.#layers.map(({ digest, gz, diffId }) => ({ digest, sizeBytes: gz.length, diffId }));
+    if (!serveDocuments(described, request, response)) {
       const layer = this.#layers.findIndex(({ digest }) => request.url.endsWith(digest));
       const { digest } = this.#layers[layer] ?? { digest: "sha256:" as const };
       this.#requests.set(digest, [...(this.#requests.get(digest) ?? []), request]);

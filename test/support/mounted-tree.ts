@@ -5,6 +5,7 @@ import { constants, tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { Cleanup } from "../../src/base/cleanup.js";
+import { noMountFlags } from "../../src/cli/standard-words.js";
 import type { Mounted, MountFlags } from "../../src/drivers/driver.js";
 import { mountWithFuse } from "../../src/drivers/fuse.js";
 import { createLayerIndex } from "../../src/index/create.js";
@@ -12,18 +13,6 @@ import { EqualSpanTable } from "../../src/layer/equal-span-table.js";
 import { ErofsImage } from "../../src/native/erofs.js";
 import { SpanStore } from "../../src/native/layer.js";
 import { memoryBlob } from "./blob-sources.js";
-
-export const plainFlags: MountFlags = {
-  nosuid: false,
-  nodev: false,
-  noexec: false,
-  nosymfollow: false,
-  noatime: false,
-  nodiratime: false,
-  relatime: false,
-  strictatime: false,
-  silent: false,
-};
 
 export interface Miss {
   readonly first: number;
@@ -105,7 +94,7 @@ export class MountedTree implements AsyncDisposable {
         sourceName: "test",
         tree: { image, devices: [store] },
         allowOther: false,
-        flags: { ...plainFlags, ...options.flags },
+        flags: { ...noMountFlags, ...options.flags },
         securityOptions: [],
         onMiss: (_device, first, last) => tree?.onMiss({ first, last }),
       });

@@ -30,7 +30,9 @@ async function namesIn(directory: string): Promise<string[]> {
 async function setUp(t: TestContext, room: CacheRoom = unlimitedRoom) {
   const cache = await CacheDirectory.open(await tempDirectory(t));
   const source = new MemoryBlob(bytes);
-  const directory = await cache.blobDirectory(source.digest);
+  const use = await cache.useBlob(source.digest);
+  t.after(() => use[Symbol.asyncDispose]());
+  const directory = use.path;
   const dropped: string[] = [];
   const begin = () => DataFill.begin({ directory, room, onDropped: (reason) => dropped.push(reason) });
   const openLayer = () => OpenLayer.open({ source, table, cache, checkWindows: true, checkBlob: true, log: silentLog });

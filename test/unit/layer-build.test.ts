@@ -43,7 +43,9 @@ async function setUp(t: TestContext, blob = new MemoryBlob(gz)) {
       signal: new AbortController().signal,
       ...options,
     });
-  const blobDirectory = await cache.blobDirectory(blob.digest);
+  const use = await cache.useBlob(blob.digest);
+  t.after(() => use[Symbol.asyncDispose]());
+  const blobDirectory = use.path;
   const names = async () =>
     (await readdir(blobDirectory))
       .filter((name) => name !== "use")
