@@ -119,15 +119,16 @@ class FuseSessionObject : public Napi::ObjectWrap<FuseSessionObject> {
   void Resend(const Napi::CallbackInfo& info) {
     if (session_) ThrowIfFailed(info.Env(), session_->Resend());
   }
-  // stop() → Promise: joins the workers on a pool thread.
+  // stop(answer) → Promise: joins the workers on a pool thread.
   Napi::Value Stop(const Napi::CallbackInfo& info) {
+    const auto parked = info[0].ToBoolean() ? fuse::Session::Parked::kFail : fuse::Session::Parked::kLeave;
     auto s = std::move(session_);
     session_.reset();
     if (s) napi_remove_env_cleanup_hook(env_, CleanupHook, this);
     return AsyncTask::Run(
         info.Env(),
-        [s] {
-          if (s) s->Stop();
+        [s, parked] {
+          if (s) s->Stop(parked);
           return Status::Ok();
         },
         // Only now: the workers call these functions until they are joined.

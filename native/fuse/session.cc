@@ -163,7 +163,8 @@ Session::~Session() {
   close(o_.fd);
 }
 
-void Session::Stop() {
+void Session::Stop(Parked parked) {
+  if (parked == Parked::kLeave) leaving_ = true;
   stopping_ = true;
   for (auto& w : workers_) {
     if (!w->thread.joinable()) continue;
@@ -182,7 +183,7 @@ void Session::Stop() {
   }
   for (auto& p : left) {
     if (p->store) p->store->Unpark(p.get());
-    if (p->Claim()) ReplyError(p->fd, p->unique, EIO);
+    if (p->Claim() && !leaving_) ReplyError(p->fd, p->unique, EIO);
   }
 }
 
@@ -443,7 +444,11 @@ void Session::ServeRead(int fd, uint64_t unique, uint64_t nid, uint64_t offset, 
           if (again->claimed) return Forget(unique);  // interrupted while it was being resumed
           if (TakeInterrupted(unique)) return finish_error(EINTR);
           counters_.parked.fetch_add(1, std::memory_order_relaxed);
-          if (stopping_) return finish_error(EIO);
+          if (stopping_) {
+            if (!leaving_) return finish_error(EIO);
+            again->Claim();
+            return Forget(unique);
+          }
           if (!store->Park(missing, again)) {
             retry = true;  // it came meanwhile
             break;

@@ -50,9 +50,12 @@ class Session : public std::enable_shared_from_this<Session> {
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
 
-  // Stops the workers and answers what is parked with EIO. The mount itself is the caller's to remove, before or after.
-  // The fds close with the last owner: reads that are being answered at this moment hold the session too.
-  void Stop();
+  // What becomes of reads that are parked when the session stops.
+  enum class Parked { kFail, kLeave };
+  // Stops the workers; what is parked is answered with EIO, or left to a process that has the fd too and asks for it again.
+  // The mount itself is the caller's to remove, before or after. The fds close with the last owner: reads that are being
+  // answered at this moment hold the session too.
+  void Stop(Parked parked = Parked::kFail);
   // Asks the kernel to send all unanswered requests again (after adopting the fd of a dead process).
   Status Resend();
   const Counters& counters() const { return counters_; }
@@ -92,6 +95,7 @@ class Session : public std::enable_shared_from_this<Session> {
 
   Options o_;
   std::atomic<bool> stopping_{false};
+  std::atomic<bool> leaving_{false};  // set before stopping_
   std::atomic<unsigned> running_{0};
   std::atomic<int> end_err_{0};
   std::vector<std::unique_ptr<Worker>> workers_;

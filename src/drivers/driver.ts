@@ -2,6 +2,8 @@ import type { ErofsImage } from "../native/erofs.js";
 import type { FuseStats } from "../native/fuse.js";
 import type { SpanStore } from "../native/layer.js";
 
+export type DriverName = "fuse" | "erofs" | "fanotify" | "fuse-native";
+
 /** What a driver shows to the kernel: a tree, and the layers its files lie in. */
 export interface MountableTree {
   readonly image: ErofsImage;
@@ -36,19 +38,41 @@ export interface MountRequest {
   readonly onMiss: (device: number, first: number, last: number, fileEndSpan: number) => void;
 }
 
-/** What every driver counts: so far there is one, and these are its session's counters. */
+/** What every driver counts, in requests of the kernel to this process. */
 export type DriverStats = FuseStats;
+
+/** What another process needs to go on with a mount after this one has gone: descriptors that outlive it, and facts as JSON. */
+export interface KeptMount {
+  /** Names are the driver's own, such as "fuse". */
+  readonly fds: Readonly<Record<string, number>>;
+  readonly facts: Readonly<Record<string, string | number | boolean>>;
+}
+
+/** One way to give a tree to the kernel. */
+export interface Driver {
+  readonly name: DriverName;
+  /** Why it cannot make this mount on this system, as the end of a sentence; undefined when it can. Changes nothing. */
+  unavailable(request: MountRequest): Promise<string | undefined>;
+  /** Makes the mount; resolves when it answers. What fails leaves nothing mounted. */
+  mount(request: MountRequest): Promise<Mounted>;
+  /** Goes on with a mount that a process before this one made and kept; takes the descriptors over. */
+  adopt(request: MountRequest, kept: KeptMount): Promise<Mounted>;
+}
 
 /** A mount that answers. */
 export interface Mounted extends AsyncDisposable {
-  readonly driver: string;
+  readonly driver: DriverName;
   readonly mountpoint: string;
   /** Resolves when the mount is gone, whoever unmounted it; rejects when the session broke. */
   readonly ended: Promise<void>;
   stats(): DriverStats;
+  /** For `adopt`. The descriptors stay this mount's own: who keeps them duplicates them. */
+  keep(): KeptMount;
   /**
    * Unmounts: busy mounts are detached, so that the path is free and open files go on until they are closed or this
    * process ends. Idempotent.
    */
   unmount(): Promise<void>;
+  /** Stops serving and leaves the mount as it is, for the process that adopts it. Idempotent. */
+  leave(): Promise<void>;
 }

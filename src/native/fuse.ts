@@ -16,7 +16,7 @@ export interface FuseStats {
 interface NativeFuseSession {
   stats(): FuseStats;
   resend(): void;
-  stop(): Promise<void>;
+  stop(answer: boolean): Promise<void>;
 }
 
 const native = addon as unknown as {
@@ -87,8 +87,11 @@ export class FuseSession {
   resend(): void {
     callNative(() => this.#session.resend());
   }
-  /** Joins the workers; what waits is answered with EIO. Unmount first. */
-  stop(): Promise<void> {
-    return awaitNative(() => this.#session.stop());
+  /**
+   * Joins the workers. Unmount first: what waits is answered with EIO; or with `answer: false` left unanswered, for a process
+   * that adopts the descriptor and calls `resend`.
+   */
+  stop({ answer = true }: { readonly answer?: boolean } = {}): Promise<void> {
+    return awaitNative(() => this.#session.stop(answer));
   }
 }

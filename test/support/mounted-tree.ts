@@ -7,7 +7,7 @@ import { promisify } from "node:util";
 import { Cleanup } from "../../src/base/cleanup.js";
 import { noMountFlags } from "../../src/cli/standard-words.js";
 import type { Mounted, MountFlags } from "../../src/drivers/driver.js";
-import { mountWithFuse } from "../../src/drivers/fuse.js";
+import { fuseDriver } from "../../src/drivers/fuse.js";
 import { createLayerIndex } from "../../src/index/create.js";
 import { EqualSpanTable } from "../../src/layer/equal-span-table.js";
 import { ErofsImage } from "../../src/native/erofs.js";
@@ -89,7 +89,7 @@ export class MountedTree implements AsyncDisposable {
       const mountpoint = options.at ?? join(directory, "mnt");
       if (options.at === undefined) await mkdir(mountpoint);
       let tree: MountedTree | undefined;
-      const mounted = await mountWithFuse({
+      const mounted = await fuseDriver.mount({
         mountpoint,
         sourceName: "test",
         tree: { image, devices: [store] },

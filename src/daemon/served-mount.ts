@@ -1,0 +1,238 @@
+import { Cleanup } from "../base/cleanup.js";
+import { OcifsError } from "../base/errors.js";
+import type { Log } from "../base/log.js";
+import { version } from "../base/version.js";
+import { type ChosenDriver, chooseDriver, driverOf } from "../drivers/choose.js";
+import type { DriverName, KeptMount, Mounted, MountRequest } from "../drivers/driver.js";
+import type { BuildProgress } from "../image/build-indexes.js";
+import { type MountableImage, openMountableImage } from "../image/mountable-image.js";
+import type { TagAnswer } from "../image/tag-answer.js";
+import { BackgroundFill } from "./background-fill.js";
+import { MissHandler } from "./miss-handler.js";
+import type { MountConfig } from "./mount-config.js";
+import type { MountStatus } from "./status.js";
+
+/** Warnings of one opening that are passed on to who asked for it. */
+const WARNINGS_MAX = 10;
+
+/** A mount as it was left by a process before this one. */
+export interface KeptServedMount {
+  readonly driver: DriverName;
+  readonly mount: KeptMount;
+}
+
+export interface ServedMountOptions {
+  readonly log: Log;
+  /** Ends the opening, and later the mount's work, not the mount itself. */
+  readonly signal: AbortSignal;
+  /** See MetadataCache. */
+  readonly tagAnswer?: Promise<TagAnswer | undefined>;
+  /** Called while indexes that are missing are built. */
+  readonly onBuildProgress?: (progress: BuildProgress) => void;
+  /** Goes on with this mount instead of making one. */
+  readonly kept?: KeptServedMount;
+}
+
+/** One mount: the image, what fetches it, and what the kernel sees of it. */
+export class ServedMount implements AsyncDisposable {
+  readonly config: MountConfig;
+  /** What the user should hear of, though the mount was made. */
+  readonly warnings: readonly string[];
+  readonly driverReason: string;
+  readonly #mountedAt = new Date().toISOString();
+  readonly #parts: Parts;
+  readonly #cleanup: Cleanup;
+  #ending: Promise<void> | undefined;
+
+  private constructor(
+    config: MountConfig,
+    parts: Parts,
+    found: { readonly warnings: readonly string[]; readonly driverReason: string },
+    cleanup: Cleanup,
+  ) {
+    this.config = config;
+    this.warnings = found.warnings;
+    this.driverReason = found.driverReason;
+    this.#parts = parts;
+    this.#cleanup = cleanup;
+  }
+
+  /** Resolves when the mount answers. What fails leaves nothing mounted, and a kept mount as it was. */
+  static async open(config: MountConfig, o: ServedMountOptions): Promise<ServedMount> {
+    // Before anything is fetched.
+    if (config.driver !== "auto") driverOf(config.driver);
+    const cleanup = new Cleanup();
+    try {
+      const warnings: string[] = [];
+      const warn = (message: string, fields?: Record<string, unknown>) => {
+        if (warnings.length < WARNINGS_MAX) warnings.push(fields?.reason ? `${message}: ${fields.reason}` : message);
+        o.log.warn(message, fields);
+      };
+      const stopping = new AbortController();
+      const stop = () => stopping.abort(o.signal.reason ?? new OcifsError("aborted", "mount: it has ended"));
+      if (o.signal.aborted) stop();
+      o.signal.addEventListener("abort", stop, { once: true });
+      cleanup.defer(() => o.signal.removeEventListener("abort", stop));
+      const image = cleanup.add(await openMountableImage({ ...config, ...o }, { ...o.log, warn }, stopping.signal));
+      const parts = openParts(config, image, o.log, stopping, cleanup);
+      const request: MountRequest = {
+        mountpoint: config.mountpoint,
+        sourceName: config.source,
+        tree: { image: image.tree, devices: image.layers.map((layer) => layer.store) },
+        allowOther: config.allowOther,
+        flags: config.flags,
+        securityOptions: config.securityOptions,
+        onMiss: (device, first, last, fileEndSpan) => void parts.misses.handle(device, first, last, fileEndSpan),
+      };
+      const { driver, reason }: ChosenDriver = o.kept
+        ? { driver: driverOf(o.kept.driver), reason: "adopted" }
+        : await chooseDriver(config.driver, request);
+      const mounted = await (o.kept ? driver.adopt(request, o.kept.mount) : driver.mount(request));
+      parts.fill.start();
+      return new ServedMount(config, { ...parts, mounted }, { warnings, driverReason: reason }, cleanup);
+    } catch (error) {
+      await cleanup[Symbol.asyncDispose]();
+      throw error;
+    }
+  }
+
+  get driver(): DriverName {
+    return this.#parts.mounted.driver;
+  }
+
+  /** Resolves when the mount is gone, whoever unmounted it; rejects when the session broke. */
+  get ended(): Promise<void> {
+    return this.#parts.mounted.ended;
+  }
+
+  /** For the process that goes on with this mount: see `leave`. */
+  keep(): KeptServedMount {
+    return { driver: this.driver, mount: this.#parts.mounted.keep() };
+  }
+
+  status(): MountStatus {
+    return describe(this.config, this.#parts, { driverReason: this.driverReason, mountedAt: this.#mountedAt });
+  }
+
+  /** Unmounts and closes everything. Reads that wait fail; a busy mount is detached. Idempotent. */
+  [Symbol.asyncDispose](): Promise<void> {
+    this.#ending ??= this.#end();
+    return this.#ending;
+  }
+
+  /** Closes everything but the mount, whose reads wait for the process that adopts it. Idempotent. */
+  leave(): Promise<void> {
+    this.#ending ??= this.#leave();
+    return this.#ending;
+  }
+
+  async #end(): Promise<void> {
+    // Reads that wait for the network end now; the unmount would otherwise wait for them.
+    this.#parts.stopping.abort(new OcifsError("aborted", "mount: it has ended"));
+    try {
+      await this.#parts.mounted.unmount();
+    } finally {
+      await this.#cleanup[Symbol.asyncDispose]();
+    }
+  }
+
+  async #leave(): Promise<void> {
+    // In this order: a read that fails now would be answered, one that nobody answers is asked again.
+    await this.#parts.mounted.leave();
+    await this.#cleanup[Symbol.asyncDispose]();
+  }
+}
+
+/** What serves an image, but for the mount itself. */
+interface Serving {
+  readonly image: MountableImage;
+  readonly fill: BackgroundFill;
+  readonly misses: MissHandler;
+  readonly stopping: AbortController;
+  /** Why reads fail or wait at present. */
+  readonly problem: () => string | undefined;
+}
+
+interface Parts extends Serving {
+  readonly mounted: Mounted;
+}
+
+function openParts(
+  config: MountConfig,
+  image: MountableImage,
+  log: Log,
+  stopping: AbortController,
+  cleanup: Cleanup,
+): Serving {
+  const { signal } = stopping;
+  const fill = cleanup.add(
+    new BackgroundFill(image.layers, {
+      mode: config.prefetch,
+      bytesPerSecond: config.prefetchBytesPerSecond,
+      log,
+      signal,
+    }),
+  );
+  // The fill is waited for at the end, whatever the end is.
+  cleanup.defer(() => stopping.abort(new OcifsError("aborted", "mount: it has ended")));
+  let problem: string | undefined;
+  const misses = new MissHandler(image.layers, {
+    onError: config.onError,
+    log,
+    signal,
+    onDemand: () => fill.demand(),
+    onHealth: (now) => {
+      problem = now;
+    },
+  });
+  return { image, fill, misses, stopping, problem: () => problem };
+}
+
+function describe(
+  config: MountConfig,
+  { image, mounted, fill, ...parts }: Parts,
+  more: { readonly driverReason: string; readonly mountedAt: string },
+): MountStatus {
+  const stats = mounted.stats();
+  const layers = image.layers.map((layer) => {
+    const { problem, ...cache } = layer.stats();
+    const { bytes, requests, retries } = layer.source.stats();
+    return {
+      problem,
+      status: {
+        digest: layer.source.digest,
+        blobBytes: layer.source.sizeBytes,
+        fetchedBytes: bytes,
+        fetchRequests: requests,
+        fetchRetries: retries,
+        ...cache,
+        fill: fill.statusOf(layer),
+      },
+    };
+  });
+  const problem = parts.problem() ?? layers.find((layer) => layer.problem)?.problem ?? null;
+  return {
+    pid: process.pid,
+    version,
+    source: config.source,
+    mountpoint: config.mountpoint,
+    manifestDigest: image.manifestDigest ?? null,
+    driver: mounted.driver,
+    driverReason: more.driverReason,
+    state: problem === null ? "ready" : "degraded",
+    problem,
+    mountedAt: more.mountedAt,
+    bytesFetched: layers.reduce((sum, { status }) => sum + status.fetchedBytes, 0),
+    bytesTotal: layers.reduce((sum, { status }) => sum + status.blobBytes, 0),
+    cacheSizeBytes: config.cacheSizeBytes ?? null,
+    layers: layers.map((layer) => layer.status),
+    requests: stats.requests,
+    reads: stats.reads,
+    readBytes: stats.readBytes,
+    readMisses: stats.parked,
+    hitRatio: stats.reads === 0 ? null : Math.max(0, stats.reads - stats.parked) / stats.reads,
+    interrupted: stats.interrupted,
+    errors: stats.errors,
+    rssBytes: process.memoryUsage.rss(),
+  };
+}
