@@ -78,9 +78,18 @@ Napi::Value SendNotification(const Napi::CallbackInfo& info) {
       env, [=] { return Send(address, message, fds); }, [](Napi::Env e) -> Napi::Value { return e.Undefined(); });
 }
 
+// closeOnExec(fd): keeps a descriptor that was inherited from programs that this process starts.
+void CloseOnExec(const Napi::CallbackInfo& info) {
+  const int fd = ToInt(info[0], "descriptor");
+  const int flags = fcntl(fd, F_GETFD);
+  if (flags < 0 || fcntl(fd, F_SETFD, flags | FD_CLOEXEC) < 0)
+    throw ToError(info.Env(), Status::Errno(errno, "inherited descriptor " + std::to_string(fd)));
+}
+
 }  // namespace
 
 void InitNotify(Napi::Env env, Napi::Object exports) {
+  exports.Set("closeOnExec", Napi::Function::New(env, CloseOnExec));
   exports.Set("sendNotification", Napi::Function::New(env, SendNotification));
 }
 }  // namespace ocifs

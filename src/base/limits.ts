@@ -105,6 +105,10 @@ export const limits = {
   controlRequests: 16,
   /** What the daemon says to its helper before it is ready: a line of JSON with a sentence or two. */
   readinessBytes: 64 << 10,
+  /** What a daemon keeps of one mount for the next daemon, in a memory file: the mount's options. */
+  keptStateBytes: 1 << 20,
+  /** Mounts of one daemon: each takes threads, descriptors and a slot of the cache's 1024 (`cacheProcesses`). */
+  mountsOfDaemon: 512,
   /** One line of the log; longer ones are cut. */
   logLineCharacters: 8 << 10,
   /** Different messages whose repetitions are counted. */

@@ -1,14 +1,19 @@
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { Cleanup } from "../base/cleanup.js";
-import { OcifsError } from "../base/errors.js";
+import { messageOf, OcifsError } from "../base/errors.js";
 import { type Log, openLog } from "../base/log.js";
 import type { BuildProgress } from "../image/build-indexes.js";
 import type { TagAnswer } from "../image/tag-answer.js";
-import { ControlServer } from "./control.js";
+import { notify } from "../native/notify.js";
+import { ControlServer, type Method } from "./control.js";
+import { instanceId, stopsAtOnce } from "./keeper.js";
+import type { FoundMount } from "./kept-mounts.js";
 import type { MountConfig } from "./mount-config.js";
+import { MountTable } from "./mount-table.js";
 import { daemonLogPath, openRuntimeDirectory } from "./runtime-directory.js";
-import { ServedMount } from "./served-mount.js";
+import type { DaemonStatus } from "./status.js";
+import { Upgrade } from "./upgrade.js";
 
 export interface ReadyDetails {
   readonly driver: string;
@@ -24,15 +29,41 @@ export interface RunMountOptions {
   readonly onBuildProgress?: (progress: BuildProgress) => void;
 }
 
+/** Why a daemon has come to its end: its mounts are gone, or it makes room for its next version. */
+export type DaemonEnd = "done" | "upgrade";
+
 /**
  * Makes one mount and serves it until it is unmounted or a signal (SIGTERM, SIGINT) comes; then everything is closed.
  * Rejects when the mount cannot be made, or when the session breaks.
  */
-export async function runMount(
+export function runMount(
   config: MountConfig,
   onReady: (details: ReadyDetails) => void,
   how: RunMountOptions = {},
-): Promise<void> {
+): Promise<DaemonEnd> {
+  return runDaemon(config.log, how.foreground ?? false, async (table) => {
+    const mount = await table.open(config, how);
+    onReady({ driver: `${mount.driver}, ${mount.driverReason}`, warnings: mount.warnings });
+  });
+}
+
+/** Goes on with the mounts of the daemon before this one. Rejects when one cannot be gone on with now, but may be later. */
+export function runKeptMounts(
+  found: readonly FoundMount[],
+  how: { readonly foreground?: boolean } = {},
+): Promise<DaemonEnd> {
+  const log = found.flatMap((each) => ("kept" in each ? [each.kept.config.log] : []))[0] ?? { level: "info" };
+  return runDaemon(log, how.foreground ?? false, async (table, stop) => {
+    await Promise.all(found.map((each) => table.adopt(each)));
+    if (stopsAtOnce()) stop();
+  });
+}
+
+async function runDaemon(
+  logging: MountConfig["log"],
+  foreground: boolean,
+  start: (table: MountTable, stop: () => void) => Promise<void>,
+): Promise<DaemonEnd> {
   await using cleanup = new Cleanup();
   const stopping = new AbortController();
   const stop = () => stopping.abort(new OcifsError("aborted", "mount: stopped by a signal"));
@@ -46,25 +77,34 @@ export async function runMount(
   cleanup.defer(() => void process.removeListener("SIGHUP", onHangup));
 
   const runtime = await openRuntimeDirectory();
-  const log = openDaemonLog(config, runtime, how.foreground ?? false, cleanup);
+  const log = openDaemonLog(logging, runtime, foreground, cleanup);
   const { signal } = stopping;
-  const mount = cleanup.add(await ServedMount.open(config, { ...how, log, signal }));
-  cleanup.add(await ControlServer.listen(join(runtime, `${process.pid}.sock`), { status: () => mount.status() }));
-  onReady({ driver: `${mount.driver}, ${mount.driverReason}`, warnings: mount.warnings });
-  // Behind the answer, which should not wait for the log.
-  log.info("mounted", { mountpoint: config.mountpoint, source: config.source, driver: mount.driver });
-
-  const stopped = new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
-  if (!signal.aborted) await Promise.race([mount.ended, stopped]);
-  await mount[Symbol.asyncDispose]();
-  log.info("unmounted", { mountpoint: config.mountpoint });
+  const table = cleanup.add(new MountTable(log, signal));
+  const upgrade = new Upgrade();
+  const methods: Record<string, Method> = {
+    status: (): DaemonStatus => ({ mounts: table.statuses() }),
+    upgrade: (params) => upgrade.prepare(params),
+  };
+  await start(table, stop);
+  cleanup.add(await ControlServer.listen(join(runtime, `${instanceId()}.sock`), methods));
+  await notify("READY=1").catch((error: unknown) => {
+    log.warn("the service manager cannot be told that all is ready", { reason: messageOf(error) });
+  });
+  const stopped = new Promise<void>((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener("abort", () => resolve(), { once: true });
+  });
+  await Promise.race([table.empty(), stopped, upgrade.wanted]);
+  if (!upgrade.isWanted || signal.aborted || table.size === 0) return "done";
+  await table.leave();
+  return "upgrade";
 }
 
 /** In the background the log is a file beside the control socket, unless `log=` names one; it goes with a clean end. */
-function openDaemonLog(config: MountConfig, runtime: string, foreground: boolean, cleanup: Cleanup): Log {
-  if (config.log.path !== undefined) return openLog(config.log.level, config.log.path);
-  if (foreground) return openLog(config.log.level, 2);
-  const path = daemonLogPath(runtime, process.pid);
+function openDaemonLog(logging: MountConfig["log"], runtime: string, foreground: boolean, cleanup: Cleanup): Log {
+  if (logging.path !== undefined) return openLog(logging.level, logging.path);
+  if (foreground) return openLog(logging.level, 2);
+  const path = daemonLogPath(runtime, instanceId());
   cleanup.defer(() => rm(path, { force: true }));
-  return openLog(config.log.level, path);
+  return openLog(logging.level, path);
 }

@@ -3,12 +3,12 @@ import { randomUUID } from "node:crypto";
 import { type FileHandle, open, rename, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import type { Readable } from "node:stream";
-import { fileURLToPath } from "node:url";
 import { ensureDirectory } from "../base/ensure-directory.js";
 import { messageOf, OcifsError, type OcifsErrorCode } from "../base/errors.js";
 import { limits } from "../base/limits.js";
 import type { BuildProgress } from "../image/build-indexes.js";
 import { askForTagOf } from "../image/tag-answer.js";
+import { daemonProgram, keeperProgram } from "./keeper.js";
 import type { MountConfig, ProgressMessage, Readiness } from "./mount-config.js";
 import { daemonLogPath, openRuntimeDirectory } from "./runtime-directory.js";
 
@@ -26,7 +26,7 @@ export async function launchDaemon(
   onBuildProgress: (progress: BuildProgress) => void,
 ): Promise<Readiness & { ok: true }> {
   await using log = await DaemonLog.open(config);
-  const child = spawn(process.execPath, [fileURLToPath(new URL("./main.js", import.meta.url))], {
+  const child = spawn(keeperProgram(), daemonProgram(), {
     detached: true,
     cwd: "/",
     // Nothing of the caller's: a daemon that kept his standard error open would keep `mount.ocifs 2>&1 | cat` waiting.

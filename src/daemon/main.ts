@@ -1,7 +1,10 @@
 import { Socket } from "node:net";
 import { messageOf, OcifsError } from "../base/errors.js";
 import type { BuildProgress } from "../image/build-indexes.js";
-import { type ReadyDetails, runMount } from "./daemon.js";
+import { takeKeptDescriptors } from "../native/notify.js";
+import { type DaemonEnd, type ReadyDetails, runKeptMounts, runMount } from "./daemon.js";
+import { RESTART_EXIT_CODE } from "./keeper.js";
+import { readKeptMounts } from "./kept-mounts.js";
 import type { ProgressMessage, Readiness } from "./mount-config.js";
 import { readOrders } from "./orders.js";
 
@@ -42,6 +45,16 @@ class Helper {
 }
 
 process.title = "ocifs";
+const descriptors = takeKeptDescriptors();
+if (descriptors.length > 0) {
+  // Started again by the keeper: nobody waits, and what went wrong is in the log.
+  try {
+    process.exit(exitCodeOf(await runKeptMounts(readKeptMounts(descriptors))));
+  } catch (error) {
+    process.stderr.write(`${JSON.stringify({ level: "error", msg: messageOf(error) })}\n`);
+    process.exit(1);
+  }
+}
 const orders = readOrders(process.stdin);
 const config = await orders.config;
 const helper = new Helper();
@@ -51,13 +64,17 @@ try {
     ready = true;
     void helper.tellReadiness({ ok: true, pid: process.pid, ...details });
   };
-  await runMount(config, onReady, {
+  const end = await runMount(config, onReady, {
     tagAnswer: orders.tagAnswer,
     onBuildProgress: (progress) => helper.tellProgress(progress),
   });
-  process.exit(0);
+  process.exit(exitCodeOf(end));
 } catch (error) {
   const code = error instanceof OcifsError ? error.code : "internal";
   if (!ready) await helper.tellReadiness({ ok: false, code, message: messageOf(error) });
   process.exit(1);
+}
+
+function exitCodeOf(end: DaemonEnd): number {
+  return end === "upgrade" ? RESTART_EXIT_CODE : 0;
 }

@@ -1,25 +1,24 @@
+import { closeSync } from "node:fs";
 import { Cleanup } from "../base/cleanup.js";
 import { OcifsError } from "../base/errors.js";
 import type { Log } from "../base/log.js";
 import { version } from "../base/version.js";
 import { type ChosenDriver, chooseDriver, driverOf } from "../drivers/choose.js";
-import type { DriverName, KeptMount, Mounted, MountRequest } from "../drivers/driver.js";
+import type { DriverName, Mounted, MountRequest } from "../drivers/driver.js";
 import type { BuildProgress } from "../image/build-indexes.js";
 import { type MountableImage, openMountableImage } from "../image/mountable-image.js";
+import { pinSource } from "../image/pinned-source.js";
 import type { TagAnswer } from "../image/tag-answer.js";
+import { digestOfTree } from "../image/tree-digest.js";
 import { BackgroundFill } from "./background-fill.js";
+import { keeperPid, restartCount } from "./keeper.js";
+import type { KeptServedMount } from "./kept-mounts.js";
 import { MissHandler } from "./miss-handler.js";
 import type { MountConfig } from "./mount-config.js";
 import type { MountStatus } from "./status.js";
 
 /** Warnings of one opening that are passed on to who asked for it. */
 const WARNINGS_MAX = 10;
-
-/** A mount as it was left by a process before this one. */
-export interface KeptServedMount {
-  readonly driver: DriverName;
-  readonly mount: KeptMount;
-}
 
 export interface ServedMountOptions {
   readonly log: Log;
@@ -39,7 +38,7 @@ export class ServedMount implements AsyncDisposable {
   /** What the user should hear of, though the mount was made. */
   readonly warnings: readonly string[];
   readonly driverReason: string;
-  readonly #mountedAt = new Date().toISOString();
+  readonly #mountedAt: string;
   readonly #parts: Parts;
   readonly #cleanup: Cleanup;
   #ending: Promise<void> | undefined;
@@ -47,22 +46,28 @@ export class ServedMount implements AsyncDisposable {
   private constructor(
     config: MountConfig,
     parts: Parts,
-    found: { readonly warnings: readonly string[]; readonly driverReason: string },
+    found: { readonly warnings: readonly string[]; readonly driverReason: string; readonly mountedAt: string },
     cleanup: Cleanup,
   ) {
     this.config = config;
     this.warnings = found.warnings;
     this.driverReason = found.driverReason;
+    this.#mountedAt = found.mountedAt;
     this.#parts = parts;
     this.#cleanup = cleanup;
   }
 
-  /** Resolves when the mount answers. What fails leaves nothing mounted, and a kept mount as it was. */
+  /**
+   * Resolves when the mount answers. What fails leaves nothing mounted, and a kept mount as it was. Descriptors of a kept mount
+   * are taken over, also when it fails.
+   */
   static async open(config: MountConfig, o: ServedMountOptions): Promise<ServedMount> {
-    // Before anything is fetched.
-    if (config.driver !== "auto") driverOf(config.driver);
+    const { kept } = o;
     const cleanup = new Cleanup();
+    let unclaimed = Object.values(kept?.mount.fds ?? {});
     try {
+      // Before anything is fetched.
+      if (config.driver !== "auto") driverOf(config.driver);
       const warnings: string[] = [];
       const warn = (message: string, fields?: Record<string, unknown>) => {
         if (warnings.length < WARNINGS_MAX) warnings.push(fields?.reason ? `${message}: ${fields.reason}` : message);
@@ -73,7 +78,11 @@ export class ServedMount implements AsyncDisposable {
       if (o.signal.aborted) stop();
       o.signal.addEventListener("abort", stop, { once: true });
       cleanup.defer(() => o.signal.removeEventListener("abort", stop));
-      const image = cleanup.add(await openMountableImage({ ...config, ...o }, { ...o.log, warn }, stopping.signal));
+      const source = kept?.manifestDigest ? pinSource(config.source, kept.manifestDigest) : config.source;
+      const image = cleanup.add(
+        await openMountableImage({ ...config, source, ...o }, { ...o.log, warn }, stopping.signal),
+      );
+      if (kept) checkTree(image, kept);
       const parts = openParts(config, image, o.log, stopping, cleanup);
       const request: MountRequest = {
         mountpoint: config.mountpoint,
@@ -84,13 +93,16 @@ export class ServedMount implements AsyncDisposable {
         securityOptions: config.securityOptions,
         onMiss: (device, first, last, fileEndSpan) => void parts.misses.handle(device, first, last, fileEndSpan),
       };
-      const { driver, reason }: ChosenDriver = o.kept
-        ? { driver: driverOf(o.kept.driver), reason: "adopted" }
+      const { driver, reason }: ChosenDriver = kept
+        ? { driver: driverOf(kept.driver), reason: "as the daemon before had it" }
         : await chooseDriver(config.driver, request);
-      const mounted = await (o.kept ? driver.adopt(request, o.kept.mount) : driver.mount(request));
+      unclaimed = [];
+      const mounted = await (kept ? driver.adopt(request, kept.mount) : driver.mount(request));
       parts.fill.start();
-      return new ServedMount(config, { ...parts, mounted }, { warnings, driverReason: reason }, cleanup);
+      const mountedAt = kept?.mountedAt ?? new Date().toISOString();
+      return new ServedMount(config, { ...parts, mounted }, { warnings, driverReason: reason, mountedAt }, cleanup);
     } catch (error) {
+      for (const fd of unclaimed) closeSync(fd);
       await cleanup[Symbol.asyncDispose]();
       throw error;
     }
@@ -105,9 +117,17 @@ export class ServedMount implements AsyncDisposable {
     return this.#parts.mounted.ended;
   }
 
-  /** For the process that goes on with this mount: see `leave`. */
+  /** For the process that goes on with this mount: see `leave`. Descriptors stay the mount's own. */
   keep(): KeptServedMount {
-    return { driver: this.driver, mount: this.#parts.mounted.keep() };
+    const { image, mounted } = this.#parts;
+    return {
+      config: this.config,
+      driver: this.driver,
+      mount: mounted.keep(),
+      manifestDigest: image.manifestDigest,
+      treeDigest: digestOfTree(image.tree),
+      mountedAt: this.#mountedAt,
+    };
   }
 
   status(): MountStatus {
@@ -141,6 +161,16 @@ export class ServedMount implements AsyncDisposable {
     await this.#parts.mounted.leave();
     await this.#cleanup[Symbol.asyncDispose]();
   }
+}
+
+/** The kernel asks for inodes by number: another tree would answer with other files. */
+function checkTree(image: MountableImage, kept: KeptServedMount): void {
+  const got = digestOfTree(image.tree);
+  if (got === kept.treeDigest) return;
+  throw new OcifsError(
+    "mismatch",
+    `${kept.config.mountpoint}: the image's tree is ${got} by now, the mount shows ${kept.treeDigest}; unmount it and mount it again`,
+  );
 }
 
 /** What serves an image, but for the mount itself. */
@@ -213,6 +243,8 @@ function describe(
   const problem = parts.problem() ?? layers.find((layer) => layer.problem)?.problem ?? null;
   return {
     pid: process.pid,
+    keeperPid: keeperPid() ?? null,
+    restarts: restartCount(),
     version,
     source: config.source,
     mountpoint: config.mountpoint,

@@ -1,6 +1,15 @@
+/** What one daemon answers to `status`. */
+export interface DaemonStatus {
+  readonly mounts: readonly MountStatus[];
+}
+
 /** What `ocifs status` shows of one mount. Sizes are bytes. */
 export interface MountStatus {
   readonly pid: number;
+  /** Of the process that starts the daemon again when it dies; null when there is none. */
+  readonly keeperPid: number | null;
+  /** How often it had to. */
+  readonly restarts: number;
   readonly version: string;
   readonly source: string;
   readonly mountpoint: string;

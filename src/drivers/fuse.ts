@@ -36,10 +36,16 @@ export const fuseDriver: Driver = {
     }
   },
 
-  async adopt(request, { fds }) {
+  async adopt(request, { fds, facts }) {
     const { fuse } = fds;
-    if (fuse === undefined) throw new OcifsError("internal", `${request.mountpoint}: no FUSE descriptor was kept`);
-    return FuseMount.start(request, fuse, isRoot(), "adopt");
+    const { device } = facts;
+    if (fuse === undefined || typeof device !== "string") {
+      throw new OcifsError(
+        "corrupt",
+        `${request.mountpoint}: what was kept of the mount is not what this driver keeps`,
+      );
+    }
+    return FuseMount.adopt(request, fuse, isRoot(), device);
   },
 };
 
@@ -81,17 +87,9 @@ class FuseMount implements Mounted {
   }
 
   /** Takes the descriptor over, also when it fails; the mount itself is then the caller's to remove. */
-  static async start(request: MountRequest, fd: number, privileged: boolean, how?: "adopt"): Promise<FuseMount> {
-    let mount: FuseMount;
+  static async start(request: MountRequest, fd: number, privileged: boolean): Promise<FuseMount> {
+    const mount = FuseMount.#open(request, fd, privileged);
     try {
-      mount = new FuseMount(request, fd, privileged);
-    } catch (error) {
-      close(fd, () => undefined);
-      throw error;
-    }
-    try {
-      // What the process before us had read and not answered waits for ever otherwise.
-      if (how === "adopt") mount.#session.resend();
       const device = deviceName((await stat(request.mountpoint)).dev);
       mount.#device = device;
       if (privileged) await raiseReadahead(device);
@@ -104,13 +102,36 @@ class FuseMount implements Mounted {
     }
   }
 
+  /** The same for a mount that is there: `device` is its "major:minor". */
+  static async adopt(request: MountRequest, fd: number, privileged: boolean, device: string): Promise<FuseMount> {
+    const mount = FuseMount.#open(request, fd, privileged);
+    mount.#device = device;
+    try {
+      // What the process before us had read and not answered waits for ever otherwise.
+      mount.#session.resend();
+      return mount;
+    } catch (error) {
+      await mount.leave();
+      throw error;
+    }
+  }
+
+  static #open(request: MountRequest, fd: number, privileged: boolean): FuseMount {
+    try {
+      return new FuseMount(request, fd, privileged);
+    } catch (error) {
+      close(fd, () => undefined);
+      throw error;
+    }
+  }
+
   stats(): DriverStats {
     if (this.#state !== "ended") this.#lastStats = this.#session.stats();
     return this.#lastStats;
   }
 
   keep(): KeptMount {
-    return { fds: { fuse: this.#fd }, facts: {} };
+    return { fds: { fuse: this.#fd }, facts: { device: this.#device ?? "" } };
   }
 
   unmount(): Promise<void> {

@@ -38,10 +38,10 @@ export class MountableImage implements AsyncDisposable {
   readonly tree: ErofsImage;
   /** In the order of the tree's device slots. */
   readonly layers: readonly OpenLayer[];
-  readonly manifestDigest: string | undefined;
+  readonly manifestDigest: Digest | undefined;
   readonly #cleanup: Cleanup;
 
-  constructor(tree: ErofsImage, layers: readonly OpenLayer[], manifestDigest: string | undefined, cleanup: Cleanup) {
+  constructor(tree: ErofsImage, layers: readonly OpenLayer[], manifestDigest: Digest | undefined, cleanup: Cleanup) {
     this.tree = tree;
     this.layers = layers;
     this.manifestDigest = manifestDigest;

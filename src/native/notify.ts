@@ -1,8 +1,9 @@
 import { OcifsError } from "../base/errors.js";
-import { addon, awaitNative } from "./addon.js";
+import { addon, awaitNative, callNative } from "./addon.js";
 
 const native = addon as unknown as {
   sendNotification(address: string, message: string, fds: readonly number[]): Promise<void>;
+  closeOnExec(fd: number): void;
 };
 
 /** True when a service manager (systemd, or the keeper) wants to hear from this process. */
@@ -38,4 +39,29 @@ export function watchdogIntervalMs(env: NodeJS.ProcessEnv = process.env): number
   if (env.WATCHDOG_PID !== undefined && env.WATCHDOG_PID !== String(process.pid)) return undefined;
   // A timer above 2^31 ms fires at once.
   return Math.min(2 ** 31 - 1, Math.max(1, Math.floor(microseconds / 2000)));
+}
+
+/** The first descriptor of sd_listen_fds(3). */
+const LISTEN_FDS_START = 3;
+
+/** A descriptor that the service manager kept for this process, under the name it was given. */
+export interface KeptDescriptor {
+  readonly name: string;
+  readonly fd: number;
+}
+
+/**
+ * What the service manager kept, by sd_listen_fds(3); the caller's from now on. Taken out of `env`, so that a second call and
+ * programs that this process starts find nothing.
+ */
+export function takeKeptDescriptors(env: NodeJS.ProcessEnv = process.env): KeptDescriptor[] {
+  const { LISTEN_PID: pid, LISTEN_FDS: count = "0", LISTEN_FDNAMES: names = "" } = env;
+  for (const key of ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"]) delete env[key];
+  if (pid !== String(process.pid)) return [];
+  const list = names.split(":");
+  return Array.from({ length: Number(count) }, (_, at) => {
+    const fd = LISTEN_FDS_START + at;
+    callNative(() => native.closeOnExec(fd));
+    return { name: list[at] ?? "", fd };
+  });
 }

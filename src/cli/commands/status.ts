@@ -1,7 +1,7 @@
 import { OcifsError } from "../../base/errors.js";
 import { callAllDaemons } from "../../daemon/control.js";
 import { runtimeDirectory } from "../../daemon/runtime-directory.js";
-import type { MountStatus } from "../../daemon/status.js";
+import type { DaemonStatus, MountStatus } from "../../daemon/status.js";
 import { defineCommand, jsonOption } from "../command.js";
 import { printJson, printTable, type TextSink } from "../output.js";
 import { formatSize } from "../units.js";
@@ -13,7 +13,7 @@ export const statusCommand = defineCommand<{ json: boolean }>({
   builder: (yargs) => jsonOption(yargs),
   run: async (args, { stdout }) => {
     const { answers, failures } = await callAllDaemons(runtimeDirectory(), "status");
-    const mounts = answers as MountStatus[];
+    const mounts = (answers as DaemonStatus[]).flatMap((each) => each.mounts);
     if (args.json) printJson(stdout, { mounts });
     else if (mounts.length > 0) printMounts(stdout, mounts);
     else if (failures.length === 0) stdout.write("no mounts\n");

@@ -1,0 +1,149 @@
+import { isOcifsError, messageOf, OcifsError } from "../base/errors.js";
+import { limits } from "../base/limits.js";
+import type { Log } from "../base/log.js";
+import { type FoundMount, forgetKept, keepMount, type MountKeeping } from "./kept-mounts.js";
+import type { MountConfig } from "./mount-config.js";
+import { ServedMount, type ServedMountOptions } from "./served-mount.js";
+import type { MountStatus } from "./status.js";
+
+interface Row {
+  readonly mount: ServedMount;
+  readonly keeping: MountKeeping | undefined;
+  readonly log: Log;
+  readonly closed: Promise<void>;
+}
+
+/** The mounts of one daemon. Each is described to the service manager, if there is one, so that the next daemon can go on. */
+export class MountTable implements AsyncDisposable {
+  readonly #log: Log;
+  readonly #signal: AbortSignal;
+  readonly #rows = new Set<Row>();
+  #opening = 0;
+  #leaving = false;
+  #onEmpty: () => void = () => undefined;
+  #failure: unknown;
+
+  /** `signal` ends the work of all mounts. */
+  constructor(log: Log, signal: AbortSignal) {
+    this.#log = log;
+    this.#signal = signal;
+  }
+
+  get size(): number {
+    return this.#rows.size;
+  }
+
+  /** Makes a mount; resolves when it answers. `limit` when there are too many. */
+  open(config: MountConfig, how: Omit<ServedMountOptions, "log" | "signal" | "kept"> = {}): Promise<ServedMount> {
+    return this.#add(config, how);
+  }
+
+  /**
+   * Goes on with a mount of the daemon before this one. One that cannot be gone on with, whatever happens next, is given up:
+   * it answers ENOTCONN from then on, and what is wrong is logged. Throws what may pass.
+   */
+  async adopt(found: FoundMount): Promise<void> {
+    const { names } = found;
+    try {
+      if ("error" in found) throw found.error;
+      await this.#add(found.kept.config, { kept: found.kept });
+      // Kept again by now, under a name of its own.
+      await forgetKept(names);
+    } catch (error) {
+      if (mayPass(error)) throw error;
+      this.#log.error("a mount cannot be gone on with", { reason: messageOf(error) });
+      await forgetKept(names);
+    }
+  }
+
+  statuses(): MountStatus[] {
+    return [...this.#rows].map(({ mount }) => mount.status());
+  }
+
+  /** Unmounts what is mounted there; `not-found` when that is none of ours. */
+  async close(mountpoint: string): Promise<void> {
+    // The last one covers the others.
+    const row = [...this.#rows].findLast(({ mount }) => mount.config.mountpoint === mountpoint);
+    if (!row) throw new OcifsError("not-found", `${mountpoint}: this daemon has no mount there`);
+    await row.mount[Symbol.asyncDispose]();
+    await row.closed;
+  }
+
+  /** Resolves when there is no mount any more; rejects when one of them broke. */
+  async empty(): Promise<void> {
+    while (this.#rows.size > 0 || this.#opening > 0) {
+      await new Promise<void>((resolve) => {
+        this.#onEmpty = resolve;
+      });
+    }
+    if (this.#failure !== undefined) throw this.#failure;
+  }
+
+  /** Stops serving and leaves all mounts to the next daemon. */
+  async leave(): Promise<void> {
+    this.#leaving = true;
+    await Promise.all([...this.#rows].map(({ mount }) => mount.leave()));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const rows = [...this.#rows];
+    const ends = await Promise.allSettled(rows.map(({ mount }) => mount[Symbol.asyncDispose]()));
+    if (!this.#leaving) await Promise.all(rows.map(({ closed }) => closed));
+    for (const end of ends) if (end.status === "rejected") throw end.reason;
+  }
+
+  async #add(config: MountConfig, how: Omit<ServedMountOptions, "log" | "signal">): Promise<ServedMount> {
+    if (this.#rows.size + this.#opening >= limits.mountsOfDaemon) {
+      throw new OcifsError("limit", `${config.mountpoint}: this daemon has ${limits.mountsOfDaemon} mounts, its limit`);
+    }
+    this.#opening++;
+    try {
+      const log = this.#log;
+      const mount = await ServedMount.open(config, { ...how, log, signal: this.#signal });
+      let keeping: MountKeeping | undefined;
+      try {
+        keeping = await keepMount(mount.keep());
+      } catch (error) {
+        // The mount works; it would not outlive this process.
+        log.warn("the mount cannot be kept for the next daemon", { reason: messageOf(error) });
+      }
+      const row: Row = { mount, keeping, log, closed: this.#watch(mount, () => row) };
+      this.#rows.add(row);
+      log.info("mounted", { mountpoint: config.mountpoint, source: config.source, driver: mount.driver });
+      return mount;
+    } finally {
+      this.#opening--;
+      this.#wake();
+    }
+  }
+
+  /** Closes what belongs to a mount when it has gone, by whoever's hand. */
+  async #watch(mount: ServedMount, row: () => Row): Promise<void> {
+    try {
+      await mount.ended;
+    } catch (error) {
+      this.#failure ??= error;
+      this.#log.error("the mount broke", { mountpoint: mount.config.mountpoint, reason: messageOf(error) });
+    }
+    if (this.#leaving) return;
+    try {
+      await mount[Symbol.asyncDispose]();
+      await row().keeping?.forget();
+    } catch (error) {
+      this.#log.error("a mount was not closed as it should be", { reason: messageOf(error) });
+    }
+    this.#log.info("unmounted", { mountpoint: mount.config.mountpoint });
+    this.#rows.delete(row());
+    this.#wake();
+  }
+
+  #wake(): void {
+    if (this.#rows.size === 0 && this.#opening === 0) this.#onEmpty();
+  }
+}
+
+/** What another try may bring: the rest will be the same next time. */
+function mayPass(error: unknown): boolean {
+  const codes = ["network", "timeout", "unauthorized", "busy", "aborted", "no-space"] as const;
+  return codes.some((code) => isOcifsError(error, code));
+}
