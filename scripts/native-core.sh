@@ -9,12 +9,12 @@ sanitizers='-fsanitize=address,undefined -fno-sanitize-recover=all'
 # clang++ as Debian calls it; nothing when there is none.
 find_clang() { command -v clang++ || command -v clang++-14 || true; }
 
-# build_core COMPILER SANITIZERS DIRECTORY: objects of the core. binding.cc and addon.cc talk to Node, session.cc to the kernel (its
-# test includes it); everything else is the core. Compiled afresh: it takes seconds, and no stale object can pass.
+# build_core COMPILER SANITIZERS DIRECTORY: objects of the core. binding.cc and addon.cc talk to Node; everything else is the
+# core. Compiled afresh: it takes seconds, and no stale object can pass.
 build_core() {
   rm -rf "$3"
   mkdir -p "$3"
-  find native -path native/build -prune -o -name '*.cc' ! -name binding.cc ! -name addon.cc ! -name session.cc -print0 | sort -z |
+  find native -path native/build -prune -o -name '*.cc' ! -name binding.cc ! -name addon.cc -print0 | sort -z |
     COMPILER=$1 SANITIZERS=$2 DIRECTORY=$3 xargs -0 -n 1 -P "$(nproc)" sh -c \
       '$COMPILER $FLAGS $SANITIZERS -c -o "$DIRECTORY/$(echo "${1%.cc}" | tr / -).o" "$1"' sh
 }

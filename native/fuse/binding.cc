@@ -9,7 +9,9 @@
 #include "../base/napi_util.h"
 #include "../erofs/binding.h"
 #include "../layer/binding.h"
+#include "device_files.h"
 #include "session.h"
+#include "tree_files.h"
 
 namespace ocifs {
 namespace {
@@ -43,6 +45,16 @@ Napi::Value Unmount(const Napi::CallbackInfo& info) {
       [](Napi::Env env) -> Napi::Value { return env.Undefined(); });
 }
 
+// What the session shows: "tree", or the files below a file system of the kernel's own: "devices", "flat".
+Status CreateFiles(const std::string& what, std::shared_ptr<erofs::Image> image,
+                   std::vector<std::shared_ptr<layer::SpanStore>> devices, std::unique_ptr<fuse::FileSystem>* out) {
+  if (what == "tree") return fuse::TreeFiles::Create(std::move(image), std::move(devices), out);
+  if (what == "devices")
+    return fuse::DeviceFiles::Create(std::move(image), std::move(devices), fuse::DeviceLayout::kPerLayer, out);
+  if (what == "flat") return fuse::DeviceFiles::Create(std::move(image), std::move(devices), fuse::DeviceLayout::kFlat, out);
+  return Status::Usage("FUSE session: files " + what + " are not known");
+}
+
 class FuseSessionObject : public Napi::ObjectWrap<FuseSessionObject> {
  public:
   static Napi::Function Define(Napi::Env env) {
@@ -51,16 +63,17 @@ class FuseSessionObject : public Napi::ObjectWrap<FuseSessionObject> {
                         InstanceMethod<&FuseSessionObject::Stop>("stop")});
   }
 
-  // new FuseSession({fd, workers, image, devices, onMiss(device, first, last, fileEnd), onEnd(errno)})
+  // new FuseSession({fd, workers, files, image, devices, onMiss(device, first, last, fileEnd), onEnd(errno)})
   explicit FuseSessionObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<FuseSessionObject>(info) {
     Napi::Env env = info.Env();
     Napi::Object o = info[0].As<Napi::Object>();
     fuse::Session::Options opt;
     opt.fd = ToInt(o.Get("fd"), "fd");
     opt.workers = static_cast<unsigned>(ToInt(o.Get("workers"), "workers"));
-    opt.image = UnwrapImage(o.Get("image"));
     Napi::Array devices = o.Get("devices").As<Napi::Array>();
-    for (uint32_t i = 0; i < devices.Length(); i++) opt.devices.push_back(UnwrapSpanStore(devices.Get(i)));
+    std::vector<std::shared_ptr<layer::SpanStore>> stores;
+    for (uint32_t i = 0; i < devices.Length(); i++) stores.push_back(UnwrapSpanStore(devices.Get(i)));
+    ThrowIfFailed(env, CreateFiles(o.Get("files").ToString(), UnwrapImage(o.Get("image")), std::move(stores), &opt.files));
     // Unbounded queue, but each entry is one parked kernel request, of which the kernel allows few.
     miss_ = Napi::ThreadSafeFunction::New(env, o.Get("onMiss").As<Napi::Function>(), "ocifs-miss", 0, 1);
     end_ = Napi::ThreadSafeFunction::New(env, o.Get("onEnd").As<Napi::Function>(), "ocifs-end", 0, 1);
@@ -121,7 +134,7 @@ class FuseSessionObject : public Napi::ObjectWrap<FuseSessionObject> {
   }
   // stop(answer) → Promise: joins the workers on a pool thread.
   Napi::Value Stop(const Napi::CallbackInfo& info) {
-    const auto parked = info[0].ToBoolean() ? fuse::Session::Parked::kFail : fuse::Session::Parked::kLeave;
+    const auto parked = info[0].ToBoolean() ? fuse::Parked::kFail : fuse::Parked::kLeave;
     auto s = std::move(session_);
     session_.reset();
     if (s) napi_remove_env_cleanup_hook(env_, CleanupHook, this);

@@ -79,6 +79,7 @@ class FuseMount implements Mounted {
     this.#session = new FuseSession({
       fd,
       workers: Math.min(WORKERS_MAX, Math.max(WORKERS_MIN, availableParallelism())),
+      files: "tree",
       image: request.tree.image,
       devices: request.tree.devices,
       onMiss: request.onMiss,

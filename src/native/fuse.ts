@@ -27,12 +27,19 @@ const native = addon as unknown as {
   FuseSession: new (options: {
     fd: number;
     workers: number;
+    files: FuseFiles;
     image: unknown;
     devices: unknown[];
     onMiss: (device: number, first: number, last: number, fileEndSpan: number) => void;
     onEnd: (errno: number) => void;
   }) => NativeFuseSession;
 };
+
+/**
+ * What a session shows: the tree of the image, or files for a file system of the kernel's own to lie on: "index" and "1", "2", …
+ * of the layers (`devices`), or all in one, in the image's flat address space (`flat`). See native/fuse/device_files.h.
+ */
+export type FuseFiles = "tree" | "devices" | "flat";
 
 /** mount(2) of a new FUSE file system (needs CAP_SYS_ADMIN); returns its /dev/fuse descriptor. */
 export function mountFuse(target: string, source: string, flags: number, data: string): number {
@@ -62,6 +69,7 @@ export class FuseSession {
     /** Mounted /dev/fuse descriptor; taken over. */
     fd: number;
     workers: number;
+    files: FuseFiles;
     image: ErofsImage;
     /** In the order of the tarindex' device slots. */
     devices: readonly SpanStore[];

@@ -4,7 +4,8 @@
 //   packets: u8 opcode, u8 node (an index of kNodes; 255: a u64 follows), u16 size of the body, the body. Opcode 255: the body
 //   is the packet, header and all. The body of an INTERRUPT is one byte: how many packets ago the interrupted one was sent.
 // Each request is answered exactly once, well-formed, except those that the protocol leaves without an answer.
-#include "fuse_session.h"
+#include "../../native/fuse/session.h"
+#include "../../native/fuse/tree_files.h"
 
 #include <sys/socket.h>
 
@@ -44,8 +45,10 @@ class Kernel {
     fuse::Session::Options o;
     o.fd = pair[1];
     o.workers = 1;
-    o.image = std::move(image);
-    o.devices = {k->store_};
+    if (!fuse::TreeFiles::Create(std::move(image), {k->store_}, &o.files).ok()) {
+      close(pair[1]);
+      return nullptr;
+    }
     o.on_miss = [](const fuse::Miss& m) {
       CHECK(m.device == 1 && m.spans.first <= m.spans.last && m.spans.last <= m.file_end_span && m.file_end_span < 3);
     };

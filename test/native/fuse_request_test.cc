@@ -7,8 +7,8 @@
 #include <map>
 #include <random>
 
-// The session talks to the kernel, so it is no part of the core that every native test is linked with.
-#include "../../native/fuse/session.cc"
+#include "../../native/fuse/session.h"
+#include "../../native/fuse/tree_files.h"
 #include "check.h"
 #include "erofs_tiny_image.h"
 
@@ -42,8 +42,7 @@ class Kernel {
     fuse::Session::Options o;
     o.fd = pair[1];
     o.workers = workers;
-    o.image = std::move(image);
-    o.devices = {store};
+    OK(fuse::TreeFiles::Create(std::move(image), {store}, &o.files));
     o.on_miss = [this](const fuse::Miss& m) {
       CHECK(m.device == 1 && m.spans.first <= m.spans.last && m.spans.last < 3 && m.file_end_span < 3);
       misses++;
