@@ -60,15 +60,18 @@ class FuseSessionObject : public Napi::ObjectWrap<FuseSessionObject> {
   static Napi::Function Define(Napi::Env env) {
     return DefineClass(env, "FuseSession",
                        {InstanceMethod<&FuseSessionObject::Stats>("stats"), InstanceMethod<&FuseSessionObject::Resend>("resend"),
+                        InstanceMethod<&FuseSessionObject::Fds>("fds"),
                         InstanceMethod<&FuseSessionObject::Stop>("stop")});
   }
 
-  // new FuseSession({fd, workers, files, image, devices, onMiss(device, first, last, fileEnd), onEnd(errno)})
+  // new FuseSession({fds, workers, files, image, devices, onMiss(device, first, last, fileEnd), onEnd(errno)})
   explicit FuseSessionObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<FuseSessionObject>(info) {
     Napi::Env env = info.Env();
     Napi::Object o = info[0].As<Napi::Object>();
     fuse::Session::Options opt;
-    opt.fd = ToInt(o.Get("fd"), "fd");
+    Napi::Array fds = o.Get("fds").As<Napi::Array>();
+    for (uint32_t i = 0; i < fds.Length(); i++) opt.fds.push_back(ToInt(fds.Get(i), "fd"));
+    if (opt.fds.empty()) throw ToError(env, Status::Usage("a FUSE session needs its descriptor"));
     opt.workers = static_cast<unsigned>(ToInt(o.Get("workers"), "workers"));
     Napi::Array devices = o.Get("devices").As<Napi::Array>();
     std::vector<std::shared_ptr<layer::SpanStore>> stores;
@@ -127,6 +130,13 @@ class FuseSessionObject : public Napi::ObjectWrap<FuseSessionObject> {
     out.Set("parked", static_cast<double>(c.parked.load()));
     out.Set("interrupted", static_cast<double>(c.interrupted.load()));
     out.Set("errors", static_cast<double>(c.errors.load()));
+    return out;
+  }
+  Napi::Value Fds(const Napi::CallbackInfo& info) {
+    Napi::Array out = Napi::Array::New(info.Env());
+    uint32_t n = 0;
+    if (session_)
+      for (const int fd : session_->fds()) out.Set(n++, Napi::Number::New(info.Env(), fd));
     return out;
   }
   void Resend(const Napi::CallbackInfo& info) {

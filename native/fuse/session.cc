@@ -50,15 +50,17 @@ Status Session::Start(Options options, std::shared_ptr<Session>* out) {
 
 Status Session::StartWorkers() {
   WakeSignal();
-  const unsigned count = std::clamp(o_.workers, 1u, 64u);
+  const unsigned count = std::clamp(std::max(o_.workers, static_cast<unsigned>(o_.fds.size())), 1u, 64u);
   for (unsigned i = 0; i < count; i++) {
     auto w = std::make_unique<Worker>();
-    w->fd = o_.fd;
-    if (i > 0) {
+    w->fd = o_.fds[0];
+    if (i < o_.fds.size()) {
+      w->fd = o_.fds[i];
+    } else {
       // A clone has its own queue of requests being processed, so workers do not contend for one lock. Where /dev/fuse
       // cannot be opened (unprivileged), workers share the fd, which the kernel allows as well.
       int clone = open("/dev/fuse", O_RDWR | O_CLOEXEC);
-      uint32_t master = static_cast<uint32_t>(o_.fd);
+      uint32_t master = static_cast<uint32_t>(o_.fds[0]);
       if (clone >= 0 && ioctl(clone, FUSE_DEV_IOC_CLONE, &master) < 0) {
         close(clone);
         clone = -1;
@@ -77,8 +79,15 @@ Status Session::StartWorkers() {
 Session::~Session() {
   Stop();
   for (auto& w : workers_)
-    if (w->fd != o_.fd) close(w->fd);
-  close(o_.fd);
+    if (w->fd != o_.fds[0]) close(w->fd);
+  close(o_.fds[0]);
+}
+
+std::vector<int> Session::fds() const {
+  std::vector<int> all{o_.fds[0]};
+  for (auto& w : workers_)
+    if (w->fd != o_.fds[0]) all.push_back(w->fd);
+  return all;
 }
 
 void Session::Stop(Parked parked) {
@@ -100,7 +109,7 @@ Status Session::Resend() {
   fuse_out_header h{};
   h.len = sizeof h;
   h.error = kNotifyResend;  // a notification: unique 0, its code where the error stands
-  if (write(o_.fd, &h, sizeof h) < 0) return Status::Errno(errno, "ask the kernel to send requests again");
+  if (write(o_.fds[0], &h, sizeof h) < 0) return Status::Errno(errno, "ask the kernel to send requests again");
   return Status::Ok();
 }
 

@@ -17,7 +17,8 @@ namespace ocifs::fuse {
 class Session {
  public:
   struct Options {
-    int fd = -1;  // a mounted /dev/fuse fd, taken over
+    // The mounted /dev/fuse fd, and clones of it that a process before this one made; taken over.
+    std::vector<int> fds;
     unsigned workers = 4;
     std::unique_ptr<FileSystem> files;
     // Called from workers, must not block. Not called again for spans that somebody already waits for is not promised.
@@ -34,7 +35,10 @@ class Session {
   // The mount itself is the caller's to remove, before or after. The fds close with the last owner: reads that are being
   // answered at this moment hold the session too.
   void Stop(Parked parked = Parked::kFail);
-  // Asks the kernel to send all unanswered requests again (after adopting the fd of a dead process).
+  // All that this session reads from, the mounted one first. A clone that is closed by its last owner takes the requests that
+  // were read from it along (ECONNABORTED), so whoever wants to go on after this process needs all of them.
+  std::vector<int> fds() const;
+  // Asks the kernel to send all unanswered requests again (after adopting the fds of a dead process).
   Status Resend();
   const Counters& counters() const { return counters_; }
 

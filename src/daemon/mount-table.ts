@@ -9,7 +9,6 @@ import type { MountStatus } from "./status.js";
 interface Row {
   readonly mount: ServedMount;
   readonly keeping: MountKeeping | undefined;
-  readonly log: Log;
   readonly closed: Promise<void>;
 }
 
@@ -46,9 +45,7 @@ export class MountTable implements AsyncDisposable {
     const { names } = found;
     try {
       if ("error" in found) throw found.error;
-      await this.#add(found.kept.config, { kept: found.kept });
-      // Kept again by now, under a name of its own.
-      await forgetKept(names);
+      await this.#add(found.kept.config, { kept: found.kept }, { forget: () => forgetKept(names) });
     } catch (error) {
       if (mayPass(error)) throw error;
       this.#log.error("a mount cannot be gone on with", { reason: messageOf(error) });
@@ -92,7 +89,12 @@ export class MountTable implements AsyncDisposable {
     for (const end of ends) if (end.status === "rejected") throw end.reason;
   }
 
-  async #add(config: MountConfig, how: Omit<ServedMountOptions, "log" | "signal">): Promise<ServedMount> {
+  /** `keeping` is that of a mount that is kept already. */
+  async #add(
+    config: MountConfig,
+    how: Omit<ServedMountOptions, "log" | "signal">,
+    keeping?: MountKeeping,
+  ): Promise<ServedMount> {
     if (this.#rows.size + this.#opening >= limits.mountsOfDaemon) {
       throw new OcifsError("limit", `${config.mountpoint}: this daemon has ${limits.mountsOfDaemon} mounts, its limit`);
     }
@@ -100,20 +102,24 @@ export class MountTable implements AsyncDisposable {
     try {
       const log = this.#log;
       const mount = await ServedMount.open(config, { ...how, log, signal: this.#signal });
-      let keeping: MountKeeping | undefined;
-      try {
-        keeping = await keepMount(mount.keep());
-      } catch (error) {
-        // The mount works; it would not outlive this process.
-        log.warn("the mount cannot be kept for the next daemon", { reason: messageOf(error) });
-      }
-      const row: Row = { mount, keeping, log, closed: this.#watch(mount, () => row) };
+      const kept = keeping ?? (await this.#keep(mount));
+      const row: Row = { mount, keeping: kept, closed: this.#watch(mount, () => row) };
       this.#rows.add(row);
       log.info("mounted", { mountpoint: config.mountpoint, source: config.source, driver: mount.driver });
       return mount;
     } finally {
       this.#opening--;
       this.#wake();
+    }
+  }
+
+  async #keep(mount: ServedMount): Promise<MountKeeping | undefined> {
+    try {
+      return await keepMount(mount.keep());
+    } catch (error) {
+      // The mount works; it would not outlive this process.
+      this.#log.warn("the mount cannot be kept for the next daemon", { reason: messageOf(error) });
+      return undefined;
     }
   }
 

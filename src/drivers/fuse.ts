@@ -5,6 +5,7 @@ import { messageOf, OcifsError } from "../base/errors.js";
 import { FuseSession, mountFuse } from "../native/fuse.js";
 import type { Driver, DriverStats, KeptMount, Mounted, MountRequest } from "./driver.js";
 import { mountThroughFusermount } from "./fusermount.js";
+import { nameSessionFds, sessionFdsOf } from "./kept-session.js";
 import { readOnlyMountBits } from "./mount-flags.js";
 import { detach, deviceAt, deviceName } from "./mountpoint.js";
 
@@ -36,16 +37,10 @@ export const fuseDriver: Driver = {
     }
   },
 
-  async adopt(request, { fds, facts }) {
-    const { fuse } = fds;
-    const { device } = facts;
-    if (fuse === undefined || typeof device !== "string") {
-      throw new OcifsError(
-        "corrupt",
-        `${request.mountpoint}: what was kept of the mount is not what this driver keeps`,
-      );
-    }
-    return FuseMount.adopt(request, fuse, isRoot(), device);
+  async adopt(request, kept) {
+    const fds = sessionFdsOf(kept, request.mountpoint);
+    const { device } = kept.facts;
+    return FuseMount.adopt(request, fds, isRoot(), typeof device === "string" ? device : undefined);
   },
 };
 
@@ -57,17 +52,15 @@ class FuseMount implements Mounted {
   readonly ended: Promise<void>;
   readonly #session: FuseSession;
   readonly #privileged: boolean;
-  readonly #fd: number;
   #state: "mounted" | "unmounting" | "ended" = "mounted";
   #lastStats = noStats;
   #ending: Promise<void> | undefined;
   /** "major:minor" of the mounted file system, once it has answered. */
   #device: string | undefined;
 
-  private constructor(request: MountRequest, fd: number, privileged: boolean) {
+  private constructor(request: MountRequest, fds: readonly number[], privileged: boolean) {
     this.mountpoint = request.mountpoint;
     this.#privileged = privileged;
-    this.#fd = fd;
     let onEnd: (errno: number) => void = () => undefined;
     this.ended = new Promise((resolve, reject) => {
       onEnd = (errno) => {
@@ -77,7 +70,7 @@ class FuseMount implements Mounted {
       };
     });
     this.#session = new FuseSession({
-      fd,
+      fds,
       workers: Math.min(WORKERS_MAX, Math.max(WORKERS_MIN, availableParallelism())),
       files: "tree",
       image: request.tree.image,
@@ -89,7 +82,7 @@ class FuseMount implements Mounted {
 
   /** Takes the descriptor over, also when it fails; the mount itself is then the caller's to remove. */
   static async start(request: MountRequest, fd: number, privileged: boolean): Promise<FuseMount> {
-    const mount = FuseMount.#open(request, fd, privileged);
+    const mount = FuseMount.#open(request, [fd], privileged);
     try {
       const device = deviceName((await stat(request.mountpoint)).dev);
       mount.#device = device;
@@ -103,9 +96,14 @@ class FuseMount implements Mounted {
     }
   }
 
-  /** The same for a mount that is there: `device` is its "major:minor". */
-  static async adopt(request: MountRequest, fd: number, privileged: boolean, device: string): Promise<FuseMount> {
-    const mount = FuseMount.#open(request, fd, privileged);
+  /** The same for a mount that is there: `device` is its "major:minor", where it is known. */
+  static async adopt(
+    request: MountRequest,
+    fds: readonly number[],
+    privileged: boolean,
+    device: string | undefined,
+  ): Promise<FuseMount> {
+    const mount = FuseMount.#open(request, fds, privileged);
     mount.#device = device;
     try {
       // What the process before us had read and not answered waits for ever otherwise.
@@ -117,11 +115,11 @@ class FuseMount implements Mounted {
     }
   }
 
-  static #open(request: MountRequest, fd: number, privileged: boolean): FuseMount {
+  static #open(request: MountRequest, fds: readonly number[], privileged: boolean): FuseMount {
     try {
-      return new FuseMount(request, fd, privileged);
+      return new FuseMount(request, fds, privileged);
     } catch (error) {
-      close(fd, () => undefined);
+      for (const fd of fds) close(fd, () => undefined);
       throw error;
     }
   }
@@ -132,7 +130,10 @@ class FuseMount implements Mounted {
   }
 
   keep(): KeptMount {
-    return { fds: { fuse: this.#fd }, facts: { device: this.#device ?? "" } };
+    return {
+      fds: nameSessionFds(this.#session.fds()),
+      facts: this.#device === undefined ? {} : { device: this.#device },
+    };
   }
 
   unmount(): Promise<void> {

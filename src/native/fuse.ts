@@ -16,6 +16,7 @@ export interface FuseStats {
 interface NativeFuseSession {
   stats(): FuseStats;
   resend(): void;
+  fds(): number[];
   stop(answer: boolean): Promise<void>;
 }
 
@@ -25,7 +26,7 @@ const native = addon as unknown as {
   socketPair(): [number, number];
   receiveFd(socketFd: number): Promise<number>;
   FuseSession: new (options: {
-    fd: number;
+    fds: readonly number[];
     workers: number;
     files: FuseFiles;
     image: unknown;
@@ -67,7 +68,7 @@ export class FuseSession {
 
   constructor(options: {
     /** Mounted /dev/fuse descriptor; taken over. */
-    fd: number;
+    fds: readonly number[];
     workers: number;
     files: FuseFiles;
     image: ErofsImage;
@@ -90,6 +91,10 @@ export class FuseSession {
 
   stats(): FuseStats {
     return callNative(() => this.#session.stats());
+  }
+  /** What another process needs to go on with this session: all of it, or requests are lost. The session's own. */
+  fds(): number[] {
+    return callNative(() => this.#session.fds());
   }
   /** Asks the kernel to send its unanswered requests again (Linux 6.9+). */
   resend(): void {

@@ -43,7 +43,7 @@ class Kernel {
     for (uint64_t span = 0; span < 3; span++)
       if (present >> span & 1) k->Commit(span);
     fuse::Session::Options o;
-    o.fd = pair[1];
+    o.fds = {pair[1]};
     o.workers = 1;
     if (!fuse::TreeFiles::Create(std::move(image), {k->store_}, &o.files).ok()) {
       close(pair[1]);

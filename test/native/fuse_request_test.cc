@@ -40,7 +40,7 @@ class Kernel {
     so.out_starts = {0, 3000, 4000, kDeviceBytes};
     OK(layer::SpanStore::Open(std::move(so), &store));
     fuse::Session::Options o;
-    o.fd = pair[1];
+    o.fds = {pair[1]};
     o.workers = workers;
     OK(fuse::TreeFiles::Create(std::move(image), {store}, &o.files));
     o.on_miss = [this](const fuse::Miss& m) {
