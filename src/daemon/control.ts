@@ -164,15 +164,8 @@ export interface DaemonAnswers {
  * by dead ones are removed.
  */
 export async function callAllDaemons(directory: string, method: string): Promise<DaemonAnswers> {
-  let names: string[];
-  try {
-    names = await readdir(directory);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return { answers: [], failures: [] };
-    throw error;
-  }
-  const paths = names.filter((name) => name.endsWith(".sock")).sort();
-  const settled = await Promise.allSettled(paths.map((name) => callIfAlive(join(directory, name), method)));
+  const paths = await daemonSockets(directory);
+  const settled = await Promise.allSettled(paths.map((path) => callIfAlive(path, method)));
   const answers: unknown[] = [];
   const failures: OcifsError[] = [];
   for (const one of settled) {
@@ -184,7 +177,22 @@ export async function callAllDaemons(directory: string, method: string): Promise
   return { answers, failures };
 }
 
-async function callIfAlive(path: string, method: string): Promise<{ result: unknown } | undefined> {
+/** Sockets of this user's daemons, of which some may be dead, in the order of their names. */
+export async function daemonSockets(directory: string): Promise<string[]> {
+  try {
+    const names = await readdir(directory);
+    return names
+      .filter((name) => name.endsWith(".sock"))
+      .sort()
+      .map((name) => join(directory, name));
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return [];
+    throw error;
+  }
+}
+
+/** Undefined when nobody listens there any more; then the socket is removed. */
+export async function callIfAlive(path: string, method: string): Promise<{ result: unknown } | undefined> {
   for (let tries = 0; ; tries++) {
     try {
       return { result: await callDaemon(path, method) };

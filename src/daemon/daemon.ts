@@ -3,11 +3,12 @@ import { join } from "node:path";
 import { Cleanup } from "../base/cleanup.js";
 import { messageOf, OcifsError } from "../base/errors.js";
 import { type Log, openLog } from "../base/log.js";
+import { version } from "../base/version.js";
 import type { BuildProgress } from "../image/build-indexes.js";
 import type { TagAnswer } from "../image/tag-answer.js";
 import { notify } from "../native/notify.js";
 import { ControlServer, type Method } from "./control.js";
-import { instanceId, stopsAtOnce } from "./keeper.js";
+import { instanceId, keeperPid, stopsAtOnce } from "./keeper.js";
 import type { FoundMount } from "./kept-mounts.js";
 import type { MountConfig } from "./mount-config.js";
 import { MountTable } from "./mount-table.js";
@@ -82,7 +83,13 @@ async function runDaemon(
   const table = cleanup.add(new MountTable(log, signal));
   const upgrade = new Upgrade();
   const methods: Record<string, Method> = {
-    status: (): DaemonStatus => ({ mounts: table.statuses() }),
+    status: (): DaemonStatus => ({
+      pid: process.pid,
+      version,
+      program: process.argv.slice(0, 2),
+      keeperPid: keeperPid() ?? null,
+      mounts: table.statuses(),
+    }),
     upgrade: (params) => upgrade.prepare(params),
   };
   await start(table, stop);

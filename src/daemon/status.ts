@@ -1,5 +1,11 @@
 /** What one daemon answers to `status`. */
 export interface DaemonStatus {
+  readonly pid: number;
+  readonly version: string;
+  /** Program and arguments, as `ocifs upgrade` names them. */
+  readonly program: readonly string[];
+  /** Null when nobody starts it again. */
+  readonly keeperPid: number | null;
   readonly mounts: readonly MountStatus[];
 }
 

@@ -20,9 +20,9 @@ test("umount ends the daemon, and with it its socket and log", async (t) => {
   await sandbox.mounted([`file:${layer.blobPath}`, mountpoint, ...layer.words]);
   assert.equal(await readFile(join(mountpoint, "dir/link"), "utf8"), "hello \n");
   assert.deepEqual(await readFile(join(mountpoint, "big")), sampleBig);
-  const { pid, driver, state, source } = await sandbox.status(mountpoint);
+  const { keeperPid, driver, state, source } = await sandbox.status(mountpoint);
   assert.deepEqual([driver, state, source], ["fuse", "ready", `file:${layer.blobPath}`]);
-  assert.deepEqual((await readdir(sandbox.runtime)).sort(), [`${pid}.log`, `${pid}.sock`]);
+  assert.deepEqual((await readdir(sandbox.runtime)).sort(), [`${keeperPid}.log`, `${keeperPid}.sock`]);
   await sandbox.unmount(mountpoint);
   assert.deepEqual(await readdir(sandbox.runtime), []);
   assert.deepEqual(await readdir(mountpoint), []);
@@ -46,14 +46,16 @@ for (const signal of ["SIGTERM", "SIGINT"] as const) {
   });
 }
 
-test("S76: after the daemon is killed the mount is ENOTCONN, and can be unmounted and mounted again", async (t) => {
+test("S76: after daemon and keeper are killed the mount is ENOTCONN, and can be unmounted and mounted again", async (t) => {
   if (!requireRootAndFuse(t)) return;
   const sandbox = await MountSandbox.open(t);
   const layer = await makeSampleLayer(sandbox.directory);
   const mountpoint = await sandbox.mountpoint();
   const args = [`file:${layer.blobPath}`, mountpoint, ...layer.words];
   await sandbox.mounted(args);
-  const { pid } = await sandbox.status(mountpoint);
+  const { pid, keeperPid } = await sandbox.status(mountpoint);
+  process.kill(Number(keeperPid), "SIGKILL");
+  await processEnd(Number(keeperPid));
   process.kill(pid, "SIGKILL");
   await processEnd(pid);
   await assert.rejects(readdir(mountpoint), { code: "ENOTCONN" });
@@ -86,11 +88,11 @@ test("the daemon holds nothing of its caller: $(...) and pipes end, Ctrl-C and a
     env: { ...process.env, ...sandbox.env },
   });
   assert.equal(await text(shell.stdout), "0|\ndone\n");
-  const { pid } = await sandbox.status(mountpoint);
+  const { pid, keeperPid } = await sandbox.status(mountpoint);
   assert.equal(await readFile(join(mountpoint, "hello"), "utf8"), "hello \n");
   const [, session] = /\) \S \d+ \d+ (\d+)/.exec(await readFile(`/proc/${pid}/stat`, "utf8")) ?? [];
-  assert.equal(Number(session), pid);
-  process.kill(pid, "SIGHUP");
+  assert.equal(Number(session), keeperPid);
+  process.kill(Number(keeperPid), "SIGHUP");
   assert.equal((await sandbox.status(mountpoint)).pid, pid);
   await sandbox.unmount(mountpoint);
 });

@@ -118,11 +118,12 @@ export class MountSandbox {
     return mounts.find((each) => each.mountpoint === mountpoint) ?? assert.fail(`no mount at ${mountpoint}: ${stdout}`);
   }
 
-  /** umount(8), and the end of the daemon. */
+  /** umount(8), and the end of the daemon and its keeper. */
   async unmount(mountpoint: string): Promise<void> {
-    const { pid } = await this.status(mountpoint);
+    const { pid, keeperPid } = await this.status(mountpoint);
     await runProgram("umount", [mountpoint]);
     await processEnd(pid);
+    if (keeperPid !== null) await processEnd(keeperPid);
   }
 
   /** Mountpoints in here that are in use, topmost last. */

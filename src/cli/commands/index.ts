@@ -10,6 +10,7 @@ import { indexCreateCommand } from "./index-create.js";
 import { lsCommand } from "./ls.js";
 import { statCommand } from "./stat.js";
 import { statusCommand } from "./status.js";
+import { upgradeCommand } from "./upgrade.js";
 
 /** Every subcommand of `ocifs`, in the order in which help lists them. */
 export const commands: readonly RegisteredCommand[] = [
@@ -27,4 +28,5 @@ export const commands: readonly RegisteredCommand[] = [
     cachePinCommand,
     cacheUnpinCommand,
   ]),
+  upgradeCommand,
 ];
