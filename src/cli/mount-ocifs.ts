@@ -7,9 +7,11 @@ import { readBounded } from "../base/read-bounded.js";
 import { version } from "../base/version.js";
 import { defaultCacheDirectory } from "../cache/default-directory.js";
 import type { ReadyDetails } from "../daemon/daemon.js";
+import { readKeptMounts } from "../daemon/kept-mounts.js";
 import { launchDaemon } from "../daemon/launch.js";
 import type { MountConfig } from "../daemon/mount-config.js";
 import type { BuildProgress } from "../image/build-indexes.js";
+import { takeKeptDescriptors } from "../native/notify.js";
 import { BuildDisplay } from "./build-display.js";
 import { describeError } from "./describe-error.js";
 import { mountExitCode, mountExitCodes } from "./exit-codes.js";
@@ -35,7 +37,13 @@ async function main(argv: readonly string[], signal: AbortSignal): Promise<void>
   using display = new BuildDisplay("mount.ocifs");
   const onBuildProgress = (progress: BuildProgress) => display.update(progress);
   if (request.options.foreground) {
-    const { runMount } = await import("../daemon/daemon.js");
+    const { runKeptMounts, runMount } = await import("../daemon/daemon.js");
+    // A service that systemd has started again, with what its file descriptor store has kept.
+    const found = readKeptMounts(takeKeptDescriptors());
+    if (found.length > 0) {
+      await runKeptMounts(found, { foreground: true });
+      return;
+    }
     const onReady = ({ driver }: ReadyDetails) => {
       display.finish();
       process.stderr.write(`mount.ocifs: ${config.mountpoint} is ready (${driver})\n`);
