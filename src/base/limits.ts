@@ -105,6 +105,10 @@ export const limits = {
   controlRequests: 16,
   /** What the daemon says to its helper before it is ready: a line of JSON with a sentence or two. */
   readinessBytes: 64 << 10,
+  /** Variables, arguments, volumes or ports in an image config: Linux passes no more arguments of a sensible size to a process. */
+  runSettings: 4096,
+  /** passwd and group of an image, each: ten thousand users with room. */
+  userFileBytes: 1 << 20,
   /** One line of the log; longer ones are cut. */
   logLineCharacters: 8 << 10,
   /** Different messages whose repetitions are counted. */
