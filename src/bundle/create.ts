@@ -1,5 +1,5 @@
 import { execFile } from "node:child_process";
-import { chmod, chown, mkdir, rename, writeFile } from "node:fs/promises";
+import { chmod, chown, mkdir, rename, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { isOcifsError, messageOf, OcifsError, throwIfAborted } from "../base/errors.js";
@@ -81,6 +81,7 @@ export async function createBundle(
     else {
       for (const path of [paths.image, paths.upper, paths.work]) await mkdir(path);
       await mountImage(paths.image);
+      await copyAttributes(paths.image, paths.upper);
       await mountOverlay(paths);
     }
     throwIfAborted(signal, `bundle ${directory}`);
@@ -96,6 +97,13 @@ export async function createBundle(
       ? error
       : new OcifsError("io", `bundle ${directory}: ${messageOf(error)}`, { cause: error });
   }
+}
+
+/** The root of an overlay has owner and mode of its upper directory. */
+async function copyAttributes(from: string, to: string): Promise<void> {
+  const { mode, uid, gid } = await stat(from);
+  await chown(to, uid, gid);
+  await chmod(to, mode & 0o7777);
 }
 
 /** Paths relative to the bundle: overlayfs gives commas and colons in its options meanings of their own. */

@@ -1,8 +1,8 @@
 import { realpath } from "node:fs/promises";
 import { isOcifsError, messageOf, OcifsError } from "../base/errors.js";
+import { mountsBelow, processesRootedOn } from "../base/mount-table.js";
 import { unmount } from "../native/fuse.js";
 import { type BundlePaths, bundlePaths, removeBundleFiles, requireBundle } from "./bundle-directory.js";
-import { mountsBelow, processesRootedOn } from "./mount-table.js";
 
 /**
  * Unmounts a bundle and removes it, what containers wrote in it included. Returns the names of files in it that are not ours, which

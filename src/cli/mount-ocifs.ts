@@ -11,6 +11,7 @@ import { mountExitCode, mountExitCodes } from "./exit-codes.js";
 import { detectCaller } from "./mount-caller.js";
 import { toMountConfig } from "./mount-config.js";
 import { formatMountHelp, parseMountCommand } from "./mount-grammar.js";
+import { remount } from "./remount.js";
 
 async function main(argv: readonly string[], signal: AbortSignal): Promise<void> {
   const command = parseMountCommand(argv, await detectCaller());
@@ -23,7 +24,12 @@ async function main(argv: readonly string[], signal: AbortSignal): Promise<void>
     return;
   }
   const { request } = command;
-  const config = await toMountConfig(request, await findMountpoint(request.mountpoint));
+  const mountpoint = await findMountpoint(request.mountpoint);
+  if (request.remount) {
+    if (!request.fake) await remount(mountpoint, request.flags);
+    return;
+  }
+  const config = await toMountConfig(request, mountpoint);
   if (request.verbose && request.toleratedWords.length > 0) {
     process.stderr.write(`mount.ocifs: passed over: ${request.toleratedWords.join(", ")}\n`);
   }
@@ -32,11 +38,19 @@ async function main(argv: readonly string[], signal: AbortSignal): Promise<void>
   const onBuildProgress = (progress: BuildProgress) => display.update(progress);
   if (request.options.foreground) {
     const { runMount } = await import("../daemon/daemon.js");
+    const { ServiceNotifier } = await import("../daemon/service-notifier.js");
+    await using service = new ServiceNotifier((message) => process.stderr.write(`mount.ocifs: warning: ${message}\n`));
+    signal.addEventListener("abort", () => service.stopping(), { once: true });
     const onReady = ({ driver }: ReadyDetails) => {
       display.finish();
+      service.ready(config.mountpoint);
       process.stderr.write(`mount.ocifs: ${config.mountpoint} is ready (${driver})\n`);
     };
-    await runMount(config, onReady, { foreground: true, onBuildProgress });
+    const onProgress = (progress: BuildProgress) => {
+      onBuildProgress(progress);
+      service.progress(progress);
+    };
+    await runMount(config, onReady, { foreground: true, onBuildProgress: onProgress });
     return;
   }
   const { pid, driver, warnings } = await launchDaemon(config, signal, onBuildProgress);
