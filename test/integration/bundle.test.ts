@@ -103,11 +103,14 @@ test("--read-only has no overlay; arguments follow the entrypoint", async (t) =>
     "nosuid",
     "--",
     "head -n 1 /proc/self/mounts; touch /x || echo refused",
+    "0x10",
+    "-t",
   ]);
   assert.equal(made.status, 0, made.stderr);
   const ran = await runtime("runc", ["run", "--bundle", bundle, `ocifs-test-${process.pid}-ro`]);
-  assert.match(ran.stdout, /^\S+ \/ fuse\.ocifs ro,nosuid.*\nrefused\n$/);
-  const { root } = JSON.parse(await readFile(join(bundle, "config.json"), "utf8")) as RuntimeConfig;
+  assert.match(ran.stdout, /^\S+ \/ fuse\.ocifs ro,.*\nrefused\n$/);
+  const { root, process: started } = JSON.parse(await readFile(join(bundle, "config.json"), "utf8")) as RuntimeConfig;
+  assert.deepEqual([started.args.slice(3), started.terminal], [["0x10", "-t"], false]);
   assert.deepEqual(root, { path: "rootfs", readonly: true });
   assert.deepEqual(await sandbox.ocifs(["unbundle", bundle]), silent);
   assert.deepEqual(await readdir(bundle), []);

@@ -30,7 +30,8 @@ export const bundleCommand = defineCommand<Arguments>({
   describe: "Make an OCI runtime bundle of an image for runc or crun, its root file system mounted lazily",
   builder: (yargs) =>
     registryOptions(yargs)
-      .parserConfiguration({ "populate--": true })
+      // ARGs are the container's: text, whatever they look like.
+      .parserConfiguration({ "populate--": true, "parse-numbers": false, "parse-positional-numbers": false })
       .usage("$0 bundle <image> <dir> [options] [-- ARG...]\n\nARGs take the place of the image's command.")
       .positional("image", { type: "string", demandOption: true, describe: "REFERENCE or oci:DIR[:TAG]" })
       .positional("dir", { type: "string", demandOption: true, describe: "A directory that is new or empty" })
