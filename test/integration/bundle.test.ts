@@ -2,9 +2,15 @@ import assert from "node:assert/strict";
 import { mkdir, readdir, readFile, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
-import type { RuntimeConfig } from "../../src/bundle/conversion.js";
+import { OcifsError } from "../../src/base/errors.js";
+import { limits } from "../../src/base/limits.js";
+import { convertToRuntimeConfig, type RuntimeConfig } from "../../src/bundle/conversion.js";
+import { createBundle } from "../../src/bundle/create.js";
+import { parseRunSettings } from "../../src/bundle/run-settings.js";
 import { writeBusyboxImage } from "../support/busybox-image.js";
+import { rejectsWith } from "../support/errors.js";
 import { type Finished, MountSandbox, runCommand } from "../support/mounted-image.js";
+import { runProgram } from "../support/process.js";
 import { requirePrograms, requireRootAndFuse } from "../support/requires.js";
 
 const image = {
@@ -128,8 +134,39 @@ test("what cannot be made a bundle leaves nothing", async (t) => {
   await fails(make(["--entrypoint", ""]), 2, /names nothing to run; give a command behind --/);
   await fails(make(["-o", "oci.layer=0"]), 2, /a bundle is of a whole image/);
   await fails(sandbox.ocifs(["unbundle", sandbox.directory]), 2, /it is no bundle made by ocifs bundle/);
+  const large = await writeBusyboxImage(join(sandbox.directory, "large"), image, "x".repeat(limits.userFileBytes));
+  await fails(sandbox.ocifs(["bundle", large, bundle, "--cachedir", sandbox.cache]), 1, /passwd.*the limit is 1048576/);
   await assert.rejects(stat(bundle), { code: "ENOENT" });
   await mkdir(join(bundle, "mine"), { recursive: true });
   await fails(make(), 2, /it is not empty \("mine"\)/);
   assert.deepEqual(await readdir(bundle), ["mine"]);
+});
+
+test("a creation that is interrupted or fails behind its mounts undoes them", async (t) => {
+  if (!requireRootAndFuse(t)) return;
+  const { directory, mounts } = await MountSandbox.open(t).then((sandbox) => ({
+    directory: join(sandbox.directory, "bundle"),
+    mounts: () => sandbox.mounts(),
+  }));
+  const settings = parseRunSettings(Buffer.from(JSON.stringify({ config: { Cmd: ["x"] } })), "config");
+  const user = { uid: 0, gid: 0, additionalGids: [] };
+  const choices = { args: [], readOnly: false, terminal: false, volumePath: String };
+  const config = convertToRuntimeConfig({ settings, user, ...choices });
+  const prepared = { config, volumes: [{ mode: 0o755, uid: 0, gid: 0 }], readOnly: false };
+  const interruption = new AbortController();
+  const steps: string[][] = [];
+  const mountImage = async (path: string) => {
+    await runProgram("mount", ["-t", "tmpfs", "none", path]);
+    steps.push(await mounts());
+    interruption.abort();
+  };
+  await rejectsWith(createBundle(directory, prepared, mountImage, interruption.signal), "aborted");
+  const failing = async (path: string) => {
+    await mountImage(path);
+    throw new OcifsError("network", "registry: gone");
+  };
+  await rejectsWith(createBundle(directory, prepared, failing, new AbortController().signal), "network");
+  assert.deepEqual(steps, [[join(directory, "image")], [join(directory, "image")]]);
+  assert.deepEqual(await mounts(), []);
+  await assert.rejects(stat(directory), { code: "ENOENT" });
 });

@@ -18,8 +18,12 @@ const file = (path: string, data: Uint8Array | string, mode = 0o644): TarItem =>
   mode,
 });
 
-/** An OCI layout `image` below `parent` with Debian's static busybox, users and a volume; returns its SOURCE. */
-export async function writeBusyboxImage(parent: string, run: Readonly<Record<string, unknown>>): Promise<string> {
+/** An OCI layout `image` below `parent` with Debian's static busybox, users and a volume; returns its SOURCE. `users` are more lines of passwd. */
+export async function writeBusyboxImage(
+  parent: string,
+  run: Readonly<Record<string, unknown>>,
+  users = "",
+): Promise<string> {
   const tar = buildTar([
     ...["bin", "etc", "proc", "dev", "sys", "srv"].map((path) => directory(path)),
     directory("data", { mode: 0o750, uid: 1000, gid: 1001 }),
@@ -27,7 +31,7 @@ export async function writeBusyboxImage(parent: string, run: Readonly<Record<str
     ...["sh", "id", "ls", "cat", "sleep", "touch", "stat"].map(
       (name): TarItem => ({ path: `bin/${name}`, typeflag: "2", linkPath: "busybox" }),
     ),
-    file("etc/passwd", "root:x:0:0::/root:/bin/sh\napp:x:1000:1001::/srv:/bin/sh\n"),
+    file("etc/passwd", `root:x:0:0::/root:/bin/sh\napp:x:1000:1001::/srv:/bin/sh\n${users}`),
     file("etc/group", "root:x:0:\nwheel:x:27:app\napp:x:1001:\n"),
   ]);
   const path = join(parent, "image");

@@ -39,6 +39,7 @@ test("the plain form fills in every default", () => {
     options: defaultMountOptions,
     flags: noMountFlags,
     securityOptions: [],
+    remount: false,
     fake: false,
     verbose: false,
     toleratedWords: [],
