@@ -132,6 +132,7 @@ test("what cannot be made a bundle leaves nothing", async (t) => {
     assert.deepEqual(await sandbox.mounts(), []);
   };
   await fails(make(["--entrypoint", ""]), 2, /names nothing to run; give a command behind --/);
+  await fails(make(["-o", "foreground"]), 2, /remount and foreground make no sense/);
   await fails(make(["-o", "oci.layer=0"]), 2, /a bundle is of a whole image/);
   await fails(sandbox.ocifs(["unbundle", sandbox.directory]), 2, /it is no bundle made by ocifs bundle/);
   const large = await writeBusyboxImage(join(sandbox.directory, "large"), image, "x".repeat(limits.userFileBytes));

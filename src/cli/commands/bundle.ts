@@ -55,6 +55,9 @@ export const bundleCommand = defineCommand<Arguments>({
     const words = args.options === undefined ? [] : ["-o", args.options];
     const command = parseMountCommand([args.image, directory, ...words]);
     if (command.kind !== "mount") throw new OcifsError("usage", "--options: want options of a mount");
+    if (command.request.remount || command.request.options.foreground) {
+      throw new OcifsError("usage", "--options: remount and foreground make no sense for a bundle; leave them out");
+    }
     const requested = await toMountConfig(command.request, directory);
     if (requested.layer !== undefined || requested.blob !== undefined || requested.tarindex !== undefined) {
       throw new OcifsError(
