@@ -109,6 +109,10 @@ export const limits = {
   keptStateBytes: 1 << 20,
   /** Mounts of one daemon: each takes threads, descriptors and a slot of the cache's 1024 (`cacheProcesses`). */
   mountsOfDaemon: 512,
+  /** Variables, arguments, volumes or ports in an image config: Linux passes no more arguments of a sensible size to a process. */
+  runSettings: 4096,
+  /** passwd and group of an image, each: ten thousand users with room. */
+  userFileBytes: 1 << 20,
   /** One line of the log; longer ones are cut. */
   logLineCharacters: 8 << 10,
   /** Different messages whose repetitions are counted. */

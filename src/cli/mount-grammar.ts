@@ -10,7 +10,7 @@ import {
   optionTable,
 } from "./mount-options.js";
 import { type OptionWord, splitOptionWords, wordOfArgument } from "./option-words.js";
-import { noMountFlags, standardWord } from "./standard-words.js";
+import { isShownByKernel, noMountFlags, standardWord } from "./standard-words.js";
 
 /** Everything one command line of `mount.ocifs` asks for. Paths are as typed. */
 export interface MountRequest {
@@ -21,6 +21,8 @@ export interface MountRequest {
   readonly flags: MountFlags;
   /** `context="…"` and its kin, verbatim with their quotes, for the data argument of mount(2). */
   readonly securityOptions: readonly string[];
+  /** `remount`: change the flags of the mount that is there. */
+  readonly remount: boolean;
   /** `-f`: check the command line and the mountpoint, mount nothing. */
   readonly fake: boolean;
   /** `-v`. */
@@ -133,6 +135,7 @@ interface Collected {
   readonly securityOptions: string[];
   readonly toleratedWords: string[];
   flags: MountFlags;
+  remount: boolean;
   /** The word that asked last for a writable or a read-only mount. */
   accessWord?: OptionWord;
 }
@@ -144,6 +147,7 @@ function buildRequest(scanned: ScannedArguments, caller: MountCaller): MountRequ
     securityOptions: [],
     toleratedWords: [],
     flags: noMountFlags,
+    remount: scanned.words.some(({ key }) => key === "remount"),
   };
   for (const word of scanned.words) collectWord(collected, word, scanned.letters.has("s"));
   refuseWritable(collected.accessWord, caller);
@@ -154,6 +158,7 @@ function buildRequest(scanned: ScannedArguments, caller: MountCaller): MountRequ
     options: { ...defaultMountOptions, ...values },
     flags: collected.flags,
     securityOptions: collected.securityOptions,
+    remount: collected.remount,
     fake: scanned.letters.has("f"),
     verbose: scanned.letters.has("v"),
     toleratedWords: collected.toleratedWords,
@@ -178,8 +183,8 @@ function collectWord(collected: Collected, word: OptionWord, sloppy: boolean): v
   } else if (standard?.kind === "security") {
     collected.securityOptions.push(word.raw);
   } else if (standard?.kind === "remount") {
-    throw new OcifsError("unsupported", "remount: ocifs cannot change a mount in place; unmount it and mount it again");
-  } else if (standard === undefined) {
+    collected.remount = true;
+  } else if (standard === undefined && !(collected.remount && isShownByKernel(word.key))) {
     tolerateUnknown(collected, word, sloppy);
   }
 }

@@ -48,6 +48,21 @@ const ignoredWords = new Set([
   ...["group", "nogroup", "comment", "helper", "uhelper"],
 ]);
 
+/** FUSE's own options as /proc/self/mountinfo shows them, from where mount(8) takes them for a remount. */
+const shownByKernel = new Set([
+  "user_id",
+  "group_id",
+  "default_permissions",
+  "rootmode",
+  "max_read",
+  "blksize",
+  "seclabel",
+]);
+
+export function isShownByKernel(key: string): boolean {
+  return shownByKernel.has(key);
+}
+
 /** SELinux labels (mount(8), "context="); the kernel gets them as mount data, quotes included. */
 const securityKeys = new Set(["context", "fscontext", "defcontext", "rootcontext"]);
 

@@ -1,18 +1,18 @@
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { Cleanup } from "../base/cleanup.js";
-import { messageOf, OcifsError } from "../base/errors.js";
+import { OcifsError } from "../base/errors.js";
 import { type Log, openLog } from "../base/log.js";
 import { version } from "../base/version.js";
 import type { BuildProgress } from "../image/build-indexes.js";
 import type { TagAnswer } from "../image/tag-answer.js";
-import { notify } from "../native/notify.js";
 import { ControlServer, type Method } from "./control.js";
 import { instanceId, keeperPid, stopsAtOnce } from "./keeper.js";
 import type { FoundMount } from "./kept-mounts.js";
 import type { MountConfig } from "./mount-config.js";
 import { MountTable } from "./mount-table.js";
 import { daemonLogPath, openRuntimeDirectory } from "./runtime-directory.js";
+import { ServiceNotifier } from "./service-notifier.js";
 import type { DaemonStatus } from "./status.js";
 import { Upgrade } from "./upgrade.js";
 
@@ -42,8 +42,12 @@ export function runMount(
   onReady: (details: ReadyDetails) => void,
   how: RunMountOptions = {},
 ): Promise<DaemonEnd> {
-  return runDaemon(config.log, how.foreground ?? false, async (table) => {
-    const mount = await table.open(config, how);
+  return runDaemon(config.log, how.foreground ?? false, async (table, _stop, tellManager) => {
+    const onBuildProgress = (progress: BuildProgress) => {
+      how.onBuildProgress?.(progress);
+      tellManager(progress);
+    };
+    const mount = await table.open(config, { ...how, onBuildProgress });
     onReady({ driver: `${mount.driver}, ${mount.driverReason}`, warnings: mount.warnings });
   });
 }
@@ -63,7 +67,7 @@ export function runKeptMounts(
 async function runDaemon(
   logging: MountConfig["log"],
   foreground: boolean,
-  start: (table: MountTable, stop: () => void) => Promise<void>,
+  start: (table: MountTable, stop: () => void, onBuildProgress: (progress: BuildProgress) => void) => Promise<void>,
 ): Promise<DaemonEnd> {
   await using cleanup = new Cleanup();
   const stopping = new AbortController();
@@ -92,11 +96,13 @@ async function runDaemon(
     }),
     upgrade: (params) => upgrade.prepare(params),
   };
-  await start(table, stop);
+  const service = cleanup.add(
+    new ServiceNotifier((reason) => log.warn("the service manager cannot be told", { reason })),
+  );
+  signal.addEventListener("abort", () => service.stopping(), { once: true });
+  await start(table, stop, (progress) => service.progress(progress));
   cleanup.add(await ControlServer.listen(join(runtime, `${instanceId()}.sock`), methods));
-  await notify("READY=1").catch((error: unknown) => {
-    log.warn("the service manager cannot be told that all is ready", { reason: messageOf(error) });
-  });
+  service.ready(() => table.statuses().map(({ mountpoint }) => mountpoint));
   const stopped = new Promise<void>((resolve) => {
     if (signal.aborted) resolve();
     else signal.addEventListener("abort", () => resolve(), { once: true });

@@ -6,6 +6,7 @@ import { CacheDirectory } from "../cache/cache-directory.js";
 import { OpenLayer } from "../layer/open-layer.js";
 import type { SpanTable } from "../layer/span-table.js";
 import type { ErofsImage } from "../native/erofs.js";
+import type { ImageConfig } from "../oci/config.js";
 import type { Digest } from "../oci/digest.js";
 import { type BuildProgress, buildMissingIndexes, type LayerIndexes } from "./build-indexes.js";
 import {
@@ -39,13 +40,20 @@ export class MountableImage implements AsyncDisposable {
   /** In the order of the tree's device slots. */
   readonly layers: readonly OpenLayer[];
   readonly manifestDigest: Digest | undefined;
+  readonly #source: OpenSource;
   readonly #cleanup: Cleanup;
 
-  constructor(tree: ErofsImage, layers: readonly OpenLayer[], manifestDigest: Digest | undefined, cleanup: Cleanup) {
+  constructor(tree: ErofsImage, layers: readonly OpenLayer[], source: OpenSource, cleanup: Cleanup) {
     this.tree = tree;
     this.layers = layers;
-    this.manifestDigest = manifestDigest;
+    this.manifestDigest = source.resolved?.manifestDigest;
+    this.#source = source;
     this.#cleanup = cleanup;
+  }
+
+  /** The image's config; undefined for a `file:` blob. */
+  fetchConfig(signal?: AbortSignal): Promise<ImageConfig | undefined> {
+    return this.#source.fetchConfig(signal);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -77,7 +85,7 @@ export async function openMountableImage(
     const layers = whole ? await openLayers(source) : [await source.openLayer(options)];
     const opening = { options, source, layers, cache, cleanup, log, signal };
     const opened = await (whole ? openWholeImage(opening) : openOneLayer(opening));
-    return new MountableImage(opened.tree, opened.layers, source.resolved?.manifestDigest, cleanup);
+    return new MountableImage(opened.tree, opened.layers, source, cleanup);
   } catch (error) {
     await cleanup[Symbol.asyncDispose]();
     throw error;

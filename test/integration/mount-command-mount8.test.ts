@@ -23,7 +23,9 @@ async function setStage(t: TestContext): Promise<{
   await mkdir(join(sandbox.directory, "sbin"));
   const [node, program] = programLine("mount.ocifs");
   // As scripts/install writes it.
-  await writeFile(helper, `#!/bin/sh\nexec '${node}' '${program}' "$@"\n`, { mode: 0o755 });
+  for (const path of [helper, helper.replace(/ocifs$/, "fuse.ocifs")]) {
+    await writeFile(path, `#!/bin/sh\nexec '${node}' '${program}' "$@"\n`, { mode: 0o755 });
+  }
   const run = async (script: string, fstab = "") => {
     await writeFile(join(sandbox.directory, "fstab"), fstab);
     const prepare = `sbin=$(readlink -f /sbin); mount -t overlay none -o "lowerdir=$DIR/sbin:$sbin" "$sbin"; cd "$DIR"`;
@@ -95,4 +97,30 @@ test("a mount can be bound to another place, and lives until the last of both is
     mkdir bound; mount --bind mnt/dir bound; cat bound/../mnt/hello; readlink bound/link
     umount mnt; readlink bound/link; umount bound`);
   assert.deepEqual([done.status, done.stderr, done.stdout], [0, "", "hello \n../hello\n../hello\n"]);
+});
+
+test("mount -o remount changes flags, leaves the rest alone and never makes it writable", async (t) => {
+  if (!requireRootAndFuse(t)) return;
+  const { run } = await setStage(t);
+  const fstab = "file:/nosuch /nosuch ocifs ro,oci.insecure 0 0";
+  const done = await run(
+    `
+    options() { findmnt -n -o FSTYPE,VFS-OPTIONS mnt; }
+    mount -t ocifs "$BLOB" mnt -o "$INDEX,cachedir=$DIR/cache,nosuid"
+    mount -o remount,ro mnt; options
+    mount -o remount,noexec "$DIR/mnt"; options
+    mount -t ocifs -o remount,ro "$BLOB" mnt; options
+    set +e; mount -o remount,rw mnt; echo "$?"; options; set -e
+    cat mnt/hello; df --output=avail mnt | tail -n 1; stat -f -c %T mnt; umount mnt
+    set +e; mount -t ocifs -o remount,ro "$BLOB" mnt; echo "$?"`,
+    fstab,
+  );
+  assert.deepEqual(
+    done.stdout.split("\n").map((line) => line.replaceAll(/\s+/g, " ").trim()),
+    [
+      ...["fuse.ocifs ro,nosuid,relatime", "fuse.ocifs ro,nosuid,noexec,relatime", "fuse.ocifs ro,relatime"],
+      ...["1", "fuse.ocifs ro,relatime", "hello", "0", "fuseblk", "1", ""],
+    ],
+  );
+  assert.match(done.stderr, /rw: an image mounted by ocifs is read-only.*\n.*no mount of ocifs is there/s);
 });

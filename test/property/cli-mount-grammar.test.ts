@@ -111,6 +111,7 @@ test("what is printed is what is parsed, wherever it stands", () => {
             options: Object.assign({}, defaultMountOptions, ...entries.map((entry) => entry.options)),
             flags: { ...noMountFlags, ...Object.fromEntries(flags.map((flag) => [flag, true])) },
             securityOptions: [],
+            remount: false,
             fake: false,
             verbose: false,
             toleratedWords: [],

@@ -12,6 +12,8 @@ export interface LayoutImage {
   }[];
   readonly tag?: string;
   readonly platform?: { readonly os: string; readonly architecture: string };
+  /** `config` of the image's config: how to run it. */
+  readonly run?: Readonly<Record<string, unknown>>;
 }
 
 export interface LayoutDescriptor {
@@ -51,7 +53,8 @@ async function writeImage(directory: string, image: LayoutImage): Promise<Layout
   const platform = image.platform ?? { os: "linux", architecture: "amd64" };
   const diffIds = image.layers.map(({ bytes, diffId }) => diffId ?? digestOfBytes(bytes));
   const rootfs = { type: "layers", diff_ids: diffIds };
-  const config = await writeJson(directory, { ...platform, rootfs }, mediaTypes.ociConfig);
+  const run = image.run === undefined ? {} : { config: image.run };
+  const config = await writeJson(directory, { ...platform, rootfs, ...run }, mediaTypes.ociConfig);
   const document = { schemaVersion: 2, mediaType: mediaTypes.ociManifest, config, layers };
   const manifest = await writeJson(directory, document, mediaTypes.ociManifest);
   return {

@@ -1,4 +1,5 @@
-import { accessSync, constants } from "node:fs";
+import { accessSync, constants, existsSync } from "node:fs";
+import { join } from "node:path";
 import type { TestContext } from "node:test";
 
 /** What is missing for a mount made by root over /dev/fuse; undefined when nothing is. */
@@ -29,5 +30,14 @@ export function requireRootAndFuse(t: TestContext): boolean {
   const missing = missingForMounts();
   if (missing === undefined) return true;
   skipOrFail(t, missing);
+  return false;
+}
+
+/** The same for programs of Debian packages that a test runs; see the group "test" of scripts/apt-packages. */
+export function requirePrograms(t: TestContext, ...names: readonly string[]): boolean {
+  const directories = [...(process.env.PATH ?? "").split(":"), "/usr/sbin", "/sbin"];
+  const missing = names.filter((name) => !directories.some((directory) => existsSync(join(directory, name))));
+  if (missing.length === 0) return true;
+  skipOrFail(t, `it needs ${missing.join(", ")}; run scripts/apt-packages test`);
   return false;
 }

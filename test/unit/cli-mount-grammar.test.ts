@@ -39,6 +39,7 @@ test("the plain form fills in every default", () => {
     options: defaultMountOptions,
     flags: noMountFlags,
     securityOptions: [],
+    remount: false,
     fake: false,
     verbose: false,
     toleratedWords: [],
@@ -237,12 +238,22 @@ test("letters", () => {
   refusal([image, "/mnt", "-o", 'context="a'], /quote/);
 });
 
-test("-t takes our own type only, -N and remount are refused by name", () => {
+test("-t takes our own type only, -N is refused by name", () => {
   assert.equal(request([image, "/mnt", "-t", "fuse.ocifs"]).source, image);
   refusal([image, "/mnt", "-t", "erofs"], /-t erofs/);
   refusal([image, "/mnt", "-t", "ocifs.sub"], /-t ocifs\.sub/);
   refusal([image, "/mnt", "-N", "/proc/6044/fd/4"], /namespace.*nsenter/, "unsupported");
-  refusal([image, "/mnt", "-o", "remount"], /unmount it and mount it again/, "unsupported");
+});
+
+test("remount takes the options that the kernel shows, and stays read-only", () => {
+  const shown = "ro,nosuid,relatime,remount,noexec,user_id=0,group_id=0,default_permissions,allow_other";
+  const { remount, flags } = request([image, "/mnt", "-o", shown]);
+  assert.deepEqual([remount, flags.nosuid, flags.noexec, flags.nodev], [true, true, true, false]);
+  assert.equal(request([image, "/mnt", "-o", "ro"]).remount, false);
+  refusal([image, "/mnt", "-o", "user_id=0"], /user_id: unknown option/);
+  refusal([image, "/mnt", "-o", "remount,nosuchoption"], /nosuchoption: unknown option/);
+  refusal([image, "/mnt", "-o", "remount,rw"], /rw: .*read-only/);
+  assert.equal(request([image, "/mnt", "-o", "rw,remount"], "mount8").remount, true);
 });
 
 test("rw is refused, unless it is the one that mount(8) adds by itself", () => {

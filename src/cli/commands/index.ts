@@ -1,4 +1,5 @@
 import { defineGroup, type RegisteredCommand } from "../command.js";
+import { bundleCommand } from "./bundle.js";
 import { cacheDropCommand } from "./cache-drop.js";
 import { cacheDuCommand } from "./cache-du.js";
 import { cacheGcCommand } from "./cache-gc.js";
@@ -10,6 +11,7 @@ import { indexCreateCommand } from "./index-create.js";
 import { lsCommand } from "./ls.js";
 import { statCommand } from "./stat.js";
 import { statusCommand } from "./status.js";
+import { unbundleCommand } from "./unbundle.js";
 import { upgradeCommand } from "./upgrade.js";
 
 /** Every subcommand of `ocifs`, in the order in which help lists them. */
@@ -19,6 +21,8 @@ export const commands: readonly RegisteredCommand[] = [
   catCommand,
   statCommand,
   statusCommand,
+  bundleCommand,
+  unbundleCommand,
   defineGroup("cache", "What fetched data is kept: du, ls, verify, drop, gc, pin, unpin", [
     cacheDuCommand,
     cacheLsCommand,
