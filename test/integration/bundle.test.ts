@@ -81,13 +81,16 @@ test("unbundle is refused while a container runs, or a file is open", async (t) 
     ["runc", "--root", join(sandbox.directory, "runc"), "run", "--detach", "--bundle", bundle, id],
     { prefix: detach },
   );
-  t.after(() => runtime("runc", ["delete", "--force", id]));
-  assert.equal(started.status, 0);
-  const before = await sandbox.mounts();
-  const refused = await sandbox.ocifs(["unbundle", bundle]);
-  assert.deepEqual([refused.status, await sandbox.mounts()], [1, before]);
-  assert.match(refused.stderr, /a container runs in it \(process \d+\)/);
-  assert.equal((await runtime("runc", ["delete", "--force", id])).status, 0);
+  try {
+    assert.equal(started.status, 0);
+    const before = await sandbox.mounts();
+    const refused = await sandbox.ocifs(["unbundle", bundle]);
+    assert.deepEqual([refused.status, await sandbox.mounts()], [1, before]);
+    assert.match(refused.stderr, /a container runs in it \(process \d+\)/);
+  } finally {
+    // Not after the test: the sandbox goes first then, and the container's root with it.
+    await runtime("runc", ["delete", "--force", id]);
+  }
 
   const inside = await sandbox.ocifs(["unbundle", bundle], { cwd: join(bundle, "rootfs") });
   assert.equal(inside.status, 1);

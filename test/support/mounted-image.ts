@@ -6,6 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
 import type { TestContext } from "node:test";
+import { readMountTable } from "../../src/base/mount-table.js";
 import type { MountStatus } from "../../src/daemon/status.js";
 import { repositoryRoot } from "./fixtures.js";
 import { runProgram } from "./process.js";
@@ -128,8 +129,8 @@ export class MountSandbox {
 
   /** Mountpoints in here that are in use, topmost last. */
   async mounts(): Promise<string[]> {
-    const lines = (await readFile("/proc/self/mountinfo", "utf8")).split("\n");
-    return lines.map((line) => line.split(" ")[4] ?? "").filter((path) => path.startsWith(`${this.directory}/`));
+    const mounts = await readMountTable("self");
+    return mounts.map(({ path }) => path).filter((path) => path.startsWith(`${this.directory}/`));
   }
 
   /** The daemons that have a log or a socket in the runtime directory. */
