@@ -52,7 +52,12 @@ export async function runMount(
   cleanup.add(await ControlServer.listen(join(runtime, `${process.pid}.sock`), { status: () => mount.status() }));
   onReady({ driver: `${mount.driver}, ${mount.driverReason}`, warnings: mount.warnings });
   // Behind the answer, which should not wait for the log.
-  log.info("mounted", { mountpoint: config.mountpoint, source: config.source, driver: mount.driver });
+  log.info("mounted", {
+    mountpoint: config.mountpoint,
+    source: config.source,
+    driver: mount.driver,
+    reason: mount.driverReason,
+  });
 
   const stopped = new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
   if (!signal.aborted) await Promise.race([mount.ended, stopped]);

@@ -2,7 +2,7 @@ import { Cleanup } from "../base/cleanup.js";
 import { OcifsError } from "../base/errors.js";
 import type { Log } from "../base/log.js";
 import { version } from "../base/version.js";
-import { type ChosenDriver, chooseDriver, driverOf } from "../drivers/choose.js";
+import { type ChosenMount, driverOf, mountWithDriver } from "../drivers/choose.js";
 import type { DriverName, KeptMount, Mounted, MountRequest } from "../drivers/driver.js";
 import type { BuildProgress } from "../image/build-indexes.js";
 import { type MountableImage, openMountableImage } from "../image/mountable-image.js";
@@ -84,10 +84,9 @@ export class ServedMount implements AsyncDisposable {
         securityOptions: config.securityOptions,
         onMiss: (device, first, last, fileEndSpan) => void parts.misses.handle(device, first, last, fileEndSpan),
       };
-      const { driver, reason }: ChosenDriver = o.kept
-        ? { driver: driverOf(o.kept.driver), reason: "adopted" }
-        : await chooseDriver(config.driver, request);
-      const mounted = await (o.kept ? driver.adopt(request, o.kept.mount) : driver.mount(request));
+      const { mounted, reason }: ChosenMount = o.kept
+        ? { mounted: await driverOf(o.kept.driver).adopt(request, o.kept.mount), reason: "adopted" }
+        : await mountWithDriver(config.driver, request);
       parts.fill.start();
       return new ServedMount(config, { ...parts, mounted }, { warnings, driverReason: reason }, cleanup);
     } catch (error) {
