@@ -78,7 +78,11 @@ export class ServedMount implements AsyncDisposable {
       const request: MountRequest = {
         mountpoint: config.mountpoint,
         sourceName: config.source,
-        tree: { image: image.tree, devices: image.layers.map((layer) => layer.store) },
+        tree: {
+          image: image.tree,
+          devices: image.layers.map((layer) => layer.store),
+          lend: async (slot) => image.layers[slot]?.lend(),
+        },
         allowOther: config.allowOther,
         flags: config.flags,
         securityOptions: config.securityOptions,
