@@ -9,6 +9,7 @@ void InitFdPass(Napi::Env env, Napi::Object exports);
 void InitNotify(Napi::Env env, Napi::Object exports);
 void InitLayer(Napi::Env env, Napi::Object exports);
 void InitFuse(Napi::Env env, Napi::Object exports);
+void InitMount(Napi::Env env, Napi::Object exports);
 }  // namespace ocifs
 
 static Napi::Object Init(Napi::Env env, Napi::Object exports) {
@@ -19,6 +20,7 @@ static Napi::Object Init(Napi::Env env, Napi::Object exports) {
   ocifs::InitNotify(env, exports);
   ocifs::InitLayer(env, exports);
   ocifs::InitFuse(env, exports);
+  ocifs::InitMount(env, exports);
   return exports;
 }
 

@@ -45,7 +45,7 @@ class SpanStoreObject : public Napi::ObjectWrap<SpanStoreObject> {
                         InstanceMethod<&SpanStoreObject::Evict>("evict"),
                         InstanceMethod<&SpanStoreObject::TryEvict>("tryEvict"),
                         InstanceMethod<&SpanStoreObject::LeastRecent>("leastRecent"), InstanceMethod<&SpanStoreObject::Adopt>("adopt"),
-                        InstanceMethod<&SpanStoreObject::Wake>("wake"),
+                        InstanceMethod<&SpanStoreObject::Wake>("wake"), InstanceMethod<&SpanStoreObject::Lend>("lend"),
                         InstanceMethod<&SpanStoreObject::TrustSuspect>("trustSuspect"),
                         InstanceMethod<&SpanStoreObject::ForgetMemory>("forgetMemory"),
                         InstanceMethod<&SpanStoreObject::Close>("close")});
@@ -86,6 +86,12 @@ class SpanStoreObject : public Napi::ObjectWrap<SpanStoreObject> {
     return span;
   }
 
+  // lend() → fd or -1
+  Napi::Value Lend(const Napi::CallbackInfo& info) {
+    int fd = -1;
+    ThrowIfFailed(info.Env(), Live(info.Env())->Lend(&fd));
+    return Napi::Number::New(info.Env(), fd);
+  }
   Napi::Value State(const Napi::CallbackInfo& info) {
     return Napi::Number::New(info.Env(), Live(info.Env())->state(Span(info, 0)));
   }

@@ -24,21 +24,6 @@ Status FullPread(int fd, uint8_t* buf, size_t size, uint64_t offset, const char*
   }
   return Status::Ok();
 }
-
-class HeaderLock {
- public:
-  explicit HeaderLock(int fd) : fd_(fd) {
-    if (fd_ >= 0) held_ = SetLock(fd_, F_OFD_SETLKW, F_WRLCK, kHeaderLockByte) == 0;
-  }
-  ~HeaderLock() {
-    if (held_) SetLock(fd_, F_OFD_SETLK, F_UNLCK, kHeaderLockByte);
-  }
-  bool held() const { return fd_ < 0 || held_; }
-
- private:
-  int fd_;
-  bool held_ = false;
-};
 }  // namespace
 
 Status SpanStore::Open(Options o, std::shared_ptr<SpanStore>* out) {
@@ -52,6 +37,7 @@ Status SpanStore::Open(Options o, std::shared_ptr<SpanStore>* out) {
   s->out_ = std::move(o.out_starts);
   s->disk_ok_ = s->data_fd_ >= 0;
   s->memory_limit_ = o.memory_bytes;
+  s->boot_id_ = o.boot_id;
   s->memory_state_ = std::make_unique<std::atomic<uint8_t>[]>(s->span_count());
   s->used_ = std::make_unique<std::atomic<uint32_t>[]>(s->span_count());
   if (Status st = s->MapSpans(o); !st.ok()) return st;
@@ -101,6 +87,8 @@ Status SpanStore::MapSpans(const Options& o) {
   // An all-zero header is a file whose creator died between allocating and writing it.
   if (!fresh && std::all_of(map_, map_ + sizeof(Header), [](uint8_t b) { return b == 0; })) fresh = true;
   if (fresh) {
+    // Its states were removed and it was not, which only a removal that was cut short does.
+    if (Lent()) return Status::Errno(EBUSY, "layer data is lent to a kernel mount, and its states are gone");
     std::memset(map_ + kSpansHeaderBytes, 0, span_count());
     h->version = kSpansVersion;
     h->header_bytes = kSpansHeaderBytes;

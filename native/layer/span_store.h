@@ -137,6 +137,12 @@ class SpanStore {
   Status TryEvict(const std::vector<uint64_t>& spans, uint64_t* freed);
   Status ReadRaw(uint64_t span, uint64_t offset, uint8_t* buf, size_t size) const;  // from `data`, whatever the state
 
+  // Lends `data` to a file system of the kernel's own: `fd`, the caller's, is read-only. -1 when it cannot be: spans are missing or
+  // being written or evicted, or the mark cannot be set. Until the machine starts again nobody punches or writes a file that was
+  // lent, in whatever process, for the kernel may keep it longer than any of them lives. It may be removed.
+  Status Lend(int* fd);
+  bool Lent() const;
+
   // Flushes `data`, then marks the header clean if no other process uses it. The last call on a store.
   Status FlushClean();
 
@@ -153,6 +159,7 @@ class SpanStore {
   std::atomic<uint8_t>& StateByte(uint64_t span) const;
   uint64_t EvictGeneration() const;
   Status MarkClean();
+  bool WholeInData() const;
   void NoteUse(SpanRange range);
   void NoteCommit(uint64_t span);
   int FdOf(uint64_t span) const;  // the file that has the span now, -1 for none
@@ -171,6 +178,7 @@ class SpanStore {
 
   std::vector<uint64_t> out_;
   int data_fd_ = -1, spans_fd_ = -1, memory_fd_ = -1;
+  std::array<uint8_t, 16> boot_id_{};
   uint8_t* map_ = nullptr;  // header + states; anonymous when there is no spans file
   size_t map_size_ = 0;
   std::atomic<bool> disk_ok_{true};

@@ -40,4 +40,19 @@ inline int SetLock(int fd, int command, short type, off_t byte, uint64_t count =
   return r;
 }
 
+class HeaderLock {
+ public:
+  explicit HeaderLock(int fd) : fd_(fd) {
+    if (fd_ >= 0) held_ = SetLock(fd_, F_OFD_SETLKW, F_WRLCK, kHeaderLockByte) == 0;
+  }
+  ~HeaderLock() {
+    if (held_) SetLock(fd_, F_OFD_SETLK, F_UNLCK, kHeaderLockByte);
+  }
+  bool held() const { return fd_ < 0 || held_; }
+
+ private:
+  int fd_;
+  bool held_ = false;
+};
+
 }  // namespace ocifs::layer

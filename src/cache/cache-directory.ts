@@ -23,11 +23,14 @@ export class CacheDirectory implements AsyncDisposable {
   readonly unusable: string | undefined;
   /** Asked before bytes are written below this directory. */
   readonly room: CacheRoom;
+  /** It has a limit of its own, so that anything in it may have to be given up. */
+  readonly limited: boolean;
   readonly #shared: SharedRoom | undefined;
 
-  private constructor(path: string, unusable: string | undefined, shared: SharedRoom | undefined) {
+  private constructor(path: string, unusable: string | undefined, shared: SharedRoom | undefined, limited: boolean) {
     this.path = path;
     this.unusable = unusable;
+    this.limited = limited;
     this.#shared = shared;
     this.room = shared ?? unlimitedRoom;
   }
@@ -43,9 +46,9 @@ export class CacheDirectory implements AsyncDisposable {
       await access(absolute, constants.W_OK);
       await checkHoles(absolute);
       const shared = await SharedRoom.open(absolute, join(absolute, RESERVATIONS_FILE), options.limitBytes);
-      return new CacheDirectory(absolute, undefined, shared);
+      return new CacheDirectory(absolute, undefined, shared, options.limitBytes !== undefined);
     } catch (error) {
-      return new CacheDirectory(absolute, messageOf(error), undefined);
+      return new CacheDirectory(absolute, messageOf(error), undefined, false);
     }
   }
 

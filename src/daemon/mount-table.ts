@@ -105,7 +105,12 @@ export class MountTable implements AsyncDisposable {
       const kept = keeping ?? (await this.#keep(mount));
       const row: Row = { mount, keeping: kept, closed: this.#watch(mount, () => row) };
       this.#rows.add(row);
-      log.info("mounted", { mountpoint: config.mountpoint, source: config.source, driver: mount.driver });
+      log.info("mounted", {
+        mountpoint: config.mountpoint,
+        source: config.source,
+        driver: mount.driver,
+        reason: mount.driverReason,
+      });
       return mount;
     } finally {
       this.#opening--;

@@ -3,7 +3,7 @@ import { Cleanup } from "../base/cleanup.js";
 import { OcifsError } from "../base/errors.js";
 import type { Log } from "../base/log.js";
 import { version } from "../base/version.js";
-import { type ChosenDriver, chooseDriver, driverOf } from "../drivers/choose.js";
+import { type ChosenMount, driverOf, mountWithDriver } from "../drivers/choose.js";
 import type { DriverName, Mounted, MountRequest } from "../drivers/driver.js";
 import type { BuildProgress } from "../image/build-indexes.js";
 import { type MountableImage, openMountableImage } from "../image/mountable-image.js";
@@ -87,17 +87,20 @@ export class ServedMount implements AsyncDisposable {
       const request: MountRequest = {
         mountpoint: config.mountpoint,
         sourceName: config.source,
-        tree: { image: image.tree, devices: image.layers.map((layer) => layer.store) },
+        tree: {
+          image: image.tree,
+          devices: image.layers.map((layer) => layer.store),
+          lend: async (slot) => image.layers[slot]?.lend(),
+        },
         allowOther: config.allowOther,
         flags: config.flags,
         securityOptions: config.securityOptions,
         onMiss: (device, first, last, fileEndSpan) => void parts.misses.handle(device, first, last, fileEndSpan),
       };
-      const { driver, reason }: ChosenDriver = kept
-        ? { driver: driverOf(kept.driver), reason: "as the daemon before had it" }
-        : await chooseDriver(config.driver, request);
       unclaimed = [];
-      const mounted = await (kept ? driver.adopt(request, kept.mount) : driver.mount(request));
+      const { mounted, reason }: ChosenMount = kept
+        ? { mounted: await driverOf(kept.driver).adopt(request, kept.mount), reason: "as the daemon before had it" }
+        : await mountWithDriver(config.driver, request);
       parts.fill.start();
       const mountedAt = kept?.mountedAt ?? new Date().toISOString();
       return new ServedMount(config, { ...parts, mounted }, { warnings, driverReason: reason, mountedAt }, cleanup);

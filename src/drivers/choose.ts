@@ -1,31 +1,48 @@
-import { OcifsError } from "../base/errors.js";
-import type { Driver, DriverName, MountRequest } from "./driver.js";
+import { isOcifsError, messageOf, OcifsError } from "../base/errors.js";
+import type { Driver, DriverName, Mounted, MountRequest } from "./driver.js";
+import { erofsDriver } from "./erofs.js";
 import { fuseDriver } from "./fuse.js";
 
-export interface ChosenDriver {
-  readonly driver: Driver;
-  /** For the log and `ocifs status`, in a few words. */
+export interface ChosenMount {
+  readonly mounted: Mounted;
+  /** Why this driver, for the log and `ocifs status`, in a few words. */
   readonly reason: string;
 }
 
 /** All there are, the one that `auto` likes best first. */
-const drivers: readonly Driver[] = [fuseDriver];
+const drivers: readonly Driver[] = [erofsDriver, fuseDriver];
 
-/** What `driver=` asks for, or the best that works here. Throws `unsupported` with the reason when it cannot be had. */
-export async function chooseDriver(wanted: DriverName | "auto", request: MountRequest): Promise<ChosenDriver> {
+/**
+ * Mounts with the driver that `driver=` asks for, or with the best that works here. Throws `unsupported` with the reason when it cannot be
+ * had. For `auto` a driver that finds only while it mounts that the system lacks something is passed over as well; what is wrong with
+ * the image or the mountpoint is thrown.
+ */
+export async function mountWithDriver(wanted: DriverName | "auto", request: MountRequest): Promise<ChosenMount> {
   if (wanted !== "auto") {
     const driver = driverOf(wanted);
     const why = await driver.unavailable(request);
     if (why !== undefined) throw new OcifsError("unsupported", `driver=${wanted} does not work here: ${why}`);
-    return { driver, reason: "asked for" };
+    return { mounted: await driver.mount(request), reason: "asked for" };
   }
+  return await mountWithBest(drivers, request);
+}
+
+/** As `auto` does, of these, the best first. */
+export async function mountWithBest(candidates: readonly Driver[], request: MountRequest): Promise<ChosenMount> {
   const passedOver: string[] = [];
-  for (const driver of drivers) {
+  for (const driver of candidates) {
     const why = await driver.unavailable(request);
     if (why === undefined) {
-      return { driver, reason: passedOver.length > 0 ? passedOver.join("; ") : "the fastest that works here" };
+      try {
+        const mounted = await driver.mount(request);
+        return { mounted, reason: passedOver.length > 0 ? passedOver.join("; ") : "the fastest that works here" };
+      } catch (error) {
+        if (!isOcifsError(error, "unsupported")) throw error;
+        passedOver.push(`not ${driver.name}: ${messageOf(error)}`);
+      }
+    } else {
+      passedOver.push(`not ${driver.name}: ${why}`);
     }
-    passedOver.push(`not ${driver.name}: ${why}`);
   }
   throw new OcifsError("unsupported", `no driver works here: ${passedOver.join("; ")}`);
 }

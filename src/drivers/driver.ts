@@ -9,6 +9,11 @@ export interface MountableTree {
   readonly image: ErofsImage;
   /** In the order of the tarindex' device slots. */
   readonly devices: readonly SpanStore[];
+  /**
+   * A descriptor, the caller's, of a file that holds all bytes of the device in `slot` (0-based) and keeps them until the machine
+   * is started again, whatever becomes of this process; undefined when there is none. Only what has got it needs no session.
+   */
+  readonly lend?: (slot: number) => Promise<number | undefined>;
 }
 
 /** Flags of mount(2) that a user may set; the mount is always read-only. */

@@ -167,6 +167,14 @@ export class OpenLayer implements AsyncDisposable {
     return this.source.sizeBytes - (this.#disk?.compressed.presentBytes() ?? 0);
   }
 
+  /**
+   * A descriptor, the caller's, of the layer's tar for a file system of the kernel's own: see SpanStore.lend. Undefined when the layer
+   * is not complete, and when a limit of the cache may want its room back: what was lent is never given up in parts.
+   */
+  lend(): number | undefined {
+    return this.complete && !this.#o.cache.limited ? this.store.lend() : undefined;
+  }
+
   stats(): LayerStats {
     const spans = this.store.stats();
     return {

@@ -66,6 +66,7 @@ export interface NativeSpanStore {
   leastRecent(count: number): number[];
   adopt(first: number, last: number): Promise<number>;
   wake(first: number, last: number): boolean;
+  lend(): number;
   trustSuspect(): void;
   forgetMemory(): void;
   close(): void;
@@ -177,6 +178,14 @@ export class SpanStore {
    */
   wake(first: number, last: number): boolean {
     return callNative(() => this.handle.wake(first, last));
+  }
+  /**
+   * A descriptor of `data`, the caller's, for a file system of the kernel's own; undefined when not all of it is there, or it
+   * cannot be marked. No process punches or writes the file until the machine is started again.
+   */
+  lend(): number | undefined {
+    const fd = callNative(() => this.handle.lend());
+    return fd < 0 ? undefined : fd;
   }
   /** Suspect spans are present: somebody knows that all of `data` was flushed and right before the reboot. */
   trustSuspect(): void {

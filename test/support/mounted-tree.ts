@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import { Cleanup } from "../../src/base/cleanup.js";
 import { noMountFlags } from "../../src/cli/standard-words.js";
-import type { Mounted, MountFlags } from "../../src/drivers/driver.js";
+import type { Driver, Mounted, MountFlags, MountRequest } from "../../src/drivers/driver.js";
 import { fuseDriver } from "../../src/drivers/fuse.js";
 import { createLayerIndex } from "../../src/index/create.js";
 import { EqualSpanTable } from "../../src/layer/equal-span-table.js";
@@ -23,7 +23,7 @@ export interface Miss {
 export type MissPolicy = "fill" | "hold" | "EIO";
 
 /**
- * A tar mounted through the `fuse` driver by this very process, without registry, network or cache: the test decides when
+ * A tar mounted by this very process, without registry, network or cache: the test decides when
  * missing bytes come. Never touch the mount with Node's own fs while reads are held; use Syscalls.
  */
 export class MountedTree implements AsyncDisposable {
@@ -48,6 +48,8 @@ export class MountedTree implements AsyncDisposable {
     options: {
       readonly spanBytes?: number;
       readonly flags?: Partial<MountFlags>;
+      /** Default: `fuse`. */
+      readonly driver?: Driver;
       /** Changes the tarindex before it is mounted. */
       readonly patchIndex?: (path: string) => Promise<void>;
       /** Takes this index instead of one made here. */
@@ -89,15 +91,19 @@ export class MountedTree implements AsyncDisposable {
       const mountpoint = options.at ?? join(directory, "mnt");
       if (options.at === undefined) await mkdir(mountpoint);
       let tree: MountedTree | undefined;
-      const mounted = await fuseDriver.mount({
+      const request: MountRequest = {
         mountpoint,
         sourceName: "test",
         tree: { image, devices: [store] },
         allowOther: false,
         flags: { ...noMountFlags, ...options.flags },
         securityOptions: [],
-        onMiss: (_device, first, last) => tree?.onMiss({ first, last }),
-      });
+        onMiss: (_device, first, last) => {
+          // While it is being mounted a kernel file system may read what the tree lies on.
+          tree?.onMiss({ first, last });
+        },
+      };
+      const mounted = await (options.driver ?? fuseDriver).mount(request);
       tree = new MountedTree(mountpoint, mounted, image, store, table, tarFd);
       tree.#cleanup.add(cleanup);
       tree.#cleanup.add(mounted);

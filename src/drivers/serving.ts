@@ -1,0 +1,89 @@
+import { close } from "node:fs";
+import { readFile, writeFile } from "node:fs/promises";
+import { availableParallelism } from "node:os";
+import { OcifsError } from "../base/errors.js";
+import { type FuseFiles, FuseSession } from "../native/fuse.js";
+import type { DriverStats, KeptMount, MountRequest } from "./driver.js";
+import { nameSessionFds } from "./kept-session.js";
+
+/** Enough to keep all cores and a few waits for the disk busy; each costs a thread and 1 MiB of reply buffer. */
+const WORKERS_MIN = 4;
+const WORKERS_MAX = 8;
+
+/** As the kernel's readahead of the mount, so that sequential reads come in the largest requests FUSE has. */
+const READAHEAD_KIB = 1024;
+
+const noStats: DriverStats = { requests: 0, reads: 0, readBytes: 0, parked: 0, interrupted: 0, errors: 0 };
+
+/** A FUSE session from its start to its end, whoever ends it. */
+export class Serving {
+  /** Resolves when the kernel has ended it or it was stopped; rejects when it broke. */
+  readonly ended: Promise<void>;
+  readonly #session: FuseSession;
+  #over = false;
+  #lastStats = noStats;
+
+  /** Takes the descriptors over, also when it throws: the mounted one, and clones that a process before this one made. */
+  constructor(request: MountRequest, fds: readonly number[], files: FuseFiles) {
+    let onEnd: (errno: number) => void = () => undefined;
+    this.ended = new Promise((resolve, reject) => {
+      onEnd = (errno) => {
+        this.#over = true;
+        if (errno === 0) resolve();
+        else reject(new OcifsError("io", `${request.mountpoint}: the FUSE session ended with errno ${errno}`));
+      };
+    });
+    try {
+      this.#session = new FuseSession({
+        fds,
+        workers: Math.min(WORKERS_MAX, Math.max(WORKERS_MIN, availableParallelism())),
+        files,
+        image: request.tree.image,
+        devices: request.tree.devices,
+        onMiss: request.onMiss,
+        onEnd: (errno) => onEnd(errno),
+      });
+    } catch (error) {
+      for (const fd of fds) close(fd, () => undefined);
+      throw error;
+    }
+  }
+
+  /** It has ended by itself. */
+  get over(): boolean {
+    return this.#over;
+  }
+
+  stats(): DriverStats {
+    if (!this.#over) this.#lastStats = this.#session.stats();
+    return this.#lastStats;
+  }
+
+  /** For `adopt`: see FuseSession.fds. */
+  keptFds(): KeptMount["fds"] {
+    return nameSessionFds(this.#session.fds());
+  }
+
+  /** See FuseSession. */
+  resend(): void {
+    this.#session.resend();
+  }
+
+  /** See FuseSession; once. */
+  async stop(how: { readonly answer?: boolean } = {}): Promise<void> {
+    this.stats();
+    await this.#session.stop(how);
+    this.#over = true;
+  }
+}
+
+/** The kernel starts mounts at 128 KiB; only root may raise it. Without sysfs the mount works as well, in smaller reads. */
+export async function raiseReadahead(device: string): Promise<void> {
+  const path = `/sys/class/bdi/${device}/read_ahead_kb`;
+  try {
+    if (Number(await readFile(path, "utf8")) < READAHEAD_KIB) await writeFile(path, `${READAHEAD_KIB}`);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code !== "ENOENT" && code !== "EACCES" && code !== "EROFS" && code !== "EPERM") throw error;
+  }
+}
