@@ -5,14 +5,14 @@ import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { fileURLToPath } from "node:url";
+import { gzipSync } from "node:zlib";
 import { digestOfBytes } from "../../src/oci/digest.js";
 import { mediaTypes } from "../../src/oci/media-types.js";
-import { gzip } from "../support/gzip.js";
 import { runProgram, type StartedProcess, startProcess } from "../support/process.js";
 import { content } from "../support/proxy.js";
 import { pushImage, startRegistry } from "../support/registry.js";
 import { skipOrFail } from "../support/requires.js";
-import { TarBuilder } from "../support/tar-builder.js";
+import { buildTar } from "../support/tar-builder.js";
 import { tempDirectory } from "../support/temp.js";
 import { createCertificate } from "../support/token-server.js";
 
@@ -30,8 +30,11 @@ async function setUp(t: TestContext): Promise<Setup> {
   const accessLog = join(directory, "access.log");
   const registry = await startRegistry({ accessLogPath: accessLog });
   t.after(() => registry.stop());
-  const tar = TARBALL();
-  const layer = gzip(tar);
+  const tar = buildTar([
+    { path: "hello", data: "hello\n" },
+    { path: "noise", data: content(1 << 20) },
+  ]);
+  const layer = gzipSync(tar);
   const layers = [{ bytes: layer, mediaType: mediaTypes.ociLayerGzip, diffId: digestOfBytes(tar) }];
   await pushImage(registry.host, { repository: "team/app", tag: "v1", layers });
   return { directory, registry: registry.host, accessLog, layer };
@@ -96,13 +99,15 @@ test("containerd pulls through the proxy as a mirror", async (t) => {
   const { url } = await startProxy(t, made);
   const socket = join(directory, "containerd.sock");
   const config = join(directory, "containerd.toml");
-  const disabled = ["cri", "aufs", "btrfs", "devmapper", "zfs", "overlayfs"].map((name) => `"${name}"`);
+  const snapshotters = ["aufs", "btrfs", "devmapper", "zfs", "overlayfs"].map((name) => `snapshotter.v1.${name}`);
+  // The last one would make a directory in /opt.
+  const disabled = ["grpc.v1.cri", ...snapshotters, "internal.v1.opt"].map((name) => `"io.containerd.${name}"`);
   await writeFile(
     config,
     `version = 2
 root = "${directory}/root"
 state = "${directory}/state"
-disabled_plugins = [${disabled.join(", ")}, "io.containerd.internal.v1.opt"]
+disabled_plugins = [${disabled.join(", ")}]
 [grpc]
 address = "${socket}"
 [ttrpc]
@@ -111,15 +116,15 @@ address = "${socket}.ttrpc"
   );
   const containerd = await startProcess("containerd", ["--config", config], /containerd successfully booted/);
   t.after(() => containerd.stop());
-  // The name is nobody's: only the mirror can answer for it.
-  const hosts = join(directory, "certs.d", "registry.invalid");
+  // Where containerd would go without the mirror there is nobody.
+  const hosts = join(directory, "certs.d", made.registry);
   await mkdir(hosts, { recursive: true });
   await writeFile(
     join(hosts, "hosts.toml"),
     `server = "https://registry.invalid"\n[host."${url.origin}"]\ncapabilities = ["pull", "resolve"]\n`,
   );
   const pull = ["images", "pull", "--hosts-dir", join(directory, "certs.d"), "--snapshotter", "native"];
-  await runProgram("ctr", ["--address", socket, ...pull, "registry.invalid/team/app:v1"]);
+  await runProgram("ctr", ["--address", socket, ...pull, `${made.registry}/team/app:v1`]);
   const listed = await runProgram("ctr", ["--address", socket, "content", "ls", "-q"]);
   assert.ok(listed.includes(digestOfBytes(layer)), listed);
 });
