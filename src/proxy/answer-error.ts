@@ -21,8 +21,11 @@ export class AnswerError extends OcifsError {
   }
 }
 
-/** How a failure is told to a client. `unknownCode`: what the spec calls it when the thing asked for is not there. */
-export function toAnswerError(error: unknown, unknownCode: string): AnswerError {
+/**
+ * How a failure is told to a client. `unknownCode`: what the spec calls it when the thing asked for is not there. A challenge of the
+ * upstream is passed on to a client that is to answer it.
+ */
+export function toAnswerError(error: unknown, unknownCode: string, forwardsLogins: boolean): AnswerError {
   if (error instanceof AnswerError) return error;
   const message = messageOf(error);
   const answer = (status: number, code: string, headers: AnswerError["headers"] = {}) =>
@@ -30,7 +33,7 @@ export function toAnswerError(error: unknown, unknownCode: string): AnswerError 
   if (!isOcifsError(error)) return answer(500, "UNKNOWN");
   if (error instanceof RegistryError) {
     const { challenges, retryAfterMs } = error;
-    if (error.status === 401 && challenges.length > 0) {
+    if (forwardsLogins && error.status === 401 && challenges.length > 0) {
       return answer(401, "UNAUTHORIZED", { "www-authenticate": challenges });
     }
     if (error.status === 429) {

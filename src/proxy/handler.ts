@@ -44,7 +44,7 @@ export class RequestHandler {
       const caller = this.#o.forwardsLogins ? callerOf(request.headers.authorization) : proxyItself;
       await this.#answer(route, caller, request, response, signal);
     } catch (error) {
-      const answer = toAnswerError(error, unknownCodeOf(route));
+      const answer = toAnswerError(error, unknownCodeOf(route), this.#o.forwardsLogins);
       const left = signal.aborted && isOcifsError(error, "aborted");
       if (!left && answer.status >= 500) this.#o.log.warn(messageOf(error), { request: `${method} ${shown(url)}` });
       if (!response.headersSent && !response.destroyed) sendError(response, answer);

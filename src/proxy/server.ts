@@ -41,6 +41,8 @@ export class ProxyServer {
       maxHeaderSize: limits.httpHeaderBytes,
       headersTimeout: limits.proxyRequestMs,
       requestTimeout: limits.proxyRequestMs,
+      // Node looks only every half minute by itself.
+      connectionsCheckingInterval: Math.min(limits.proxyRequestMs, 5_000),
     };
     try {
       const server = tls === undefined ? createServer(bounds) : createTlsServer({ ...bounds, ...tls });

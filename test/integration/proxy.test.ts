@@ -1,8 +1,8 @@
 /** The proxy before a registry that does what its script says. */
 import assert from "node:assert/strict";
 import type { ServerResponse } from "node:http";
+import { connect } from "node:net";
 import { type TestContext, test } from "node:test";
-import { limits } from "../../src/base/limits.js";
 import { type Digest, digestOfBytes } from "../../src/oci/digest.js";
 import { mediaTypes } from "../../src/oci/media-types.js";
 import { type FaultyServer, type ReceivedRequest, serveBytes, startFaultyServer } from "../support/faulty-server.js";
@@ -329,6 +329,11 @@ test("with forwarded logins every client is judged by its own", async (t) => {
       assert.deepEqual([got.status, got.headers["www-authenticate"]], [401, challenge]);
     }
   }
+  // Where the proxy's login speaks for all, a client has nothing to answer.
+  const own = await startProxy(t, [server.host], { client: { credentials: { find: async () => undefined } } });
+  server.handle((_received, response) => void response.writeHead(401, { "www-authenticate": "Basic realm=x" }).end());
+  const refused = await request(`${own.url}${path}`, as("Bearer good"));
+  assert.deepEqual([refused.status, refused.headers["www-authenticate"]], [403, undefined]);
 });
 
 test("without room in the cache blobs are passed on, checked all the same", async (t) => {
@@ -366,7 +371,7 @@ test("a client that takes nothing loses its connection, and bodies under way are
 });
 
 test("connections are bounded", async (t) => {
-  lowerLimits(t, { proxyConnections: 1, proxyRequestMs: 5000 });
+  lowerLimits(t, { proxyConnections: 1 });
   const { onBlob, release } = halved();
   const bytes = content(MIB);
   const origin = await oneBlob(t, bytes, onBlob);
@@ -375,7 +380,17 @@ test("connections are bounded", async (t) => {
   await assert.rejects(request(`${proxy.url}/v2/`));
   first.destroy();
   release.resolve();
-  assert.equal(limits.proxyConnections, 1);
+});
+
+test("a request whose head does not end is given up", async (t) => {
+  lowerLimits(t, { proxyRequestMs: 100 });
+  const origin = await startOrigin(t, {});
+  const proxy = await startProxy(t, [origin.server.host]);
+  const socket = connect(Number(new URL(proxy.url).port), "127.0.0.1");
+  socket.write("GET /v2/ HTTP/1.1\r\nHost: x\r\n");
+  const chunks: Buffer[] = [];
+  for await (const chunk of socket) chunks.push(chunk as Buffer);
+  assert.match(Buffer.concat(chunks).toString(), /^HTTP\/1\.1 408 /);
 });
 
 test("what was confirmed is remembered for a bounded number of blobs", async (t) => {
