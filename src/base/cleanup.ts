@@ -14,6 +14,13 @@ export class Cleanup implements AsyncDisposable {
     this.#resources.push({ [Symbol.asyncDispose]: async () => action() });
   }
 
+  /** Hands everything over to a new owner: what was opened half-way has become whole. */
+  release(): Cleanup {
+    const owner = new Cleanup();
+    owner.#resources.push(...this.#resources.splice(0));
+    return owner;
+  }
+
   [Symbol.asyncDispose](): Promise<void> {
     this.#closing ??= this.#close();
     return this.#closing;

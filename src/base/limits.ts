@@ -83,6 +83,15 @@ export const limits = {
   imageEntries: 16 << 20,
   /** Downloads one process shares out at once: each has a file, and a connection or a place in the queue for one. */
   inFlightStreams: 1024,
+  /** Connections of the proxy's clients, and answers with a body under way: each holds one chunk of 128 KiB. */
+  proxyConnections: 1024,
+  proxyStreams: 256,
+  /** What the proxy remembers of who was allowed to read what. */
+  proxyConfirmations: 16384,
+  /** A client of the proxy that takes no chunk in this time has left without saying so, or holds a place for nothing. */
+  proxyStallMs: 60_000,
+  /** A request of a client of the proxy, from its first byte to the end of its header. */
+  proxyRequestMs: 30_000,
   /** What a tag last meant, in the cache: a name of 255 characters, a tag of 128, a digest, a platform. */
   tagRecordBytes: 4 << 10,
   /** How long a mount that knows what a tag last meant waits for the registry before it does without: users expect seconds. */

@@ -2,15 +2,20 @@ import { OcifsError, throwIfAborted } from "../base/errors.js";
 import type { Descriptor } from "../oci/descriptor.js";
 import type { Digest } from "../oci/digest.js";
 import { LinkedSignal } from "../registry/abort.js";
-import type { BlobFetcher } from "../registry/blob-fetcher.js";
+import type { BlobFetcher, BlobLocation } from "../registry/blob-fetcher.js";
 import type { RegistryClient } from "../registry/client.js";
 import type { TransferCounts } from "../registry/transfer-stats.js";
 import type { BlobSource, FetchOptions } from "./blob-source.js";
 import { checkRange } from "./range.js";
 
 /** Opens a blob of a repository. Nothing is requested yet, so a blob that is missing shows at the first fetch. */
-export function openRemoteBlob(client: RegistryClient, repository: string, descriptor: Descriptor): RemoteBlobSource {
-  return new RemoteBlobSource(client.blobFetcher(repository, descriptor));
+export function openRemoteBlob(
+  client: RegistryClient,
+  repository: string,
+  descriptor: Pick<Descriptor, "digest" | "sizeBytes">,
+  authorization?: BlobLocation["authorization"],
+): RemoteBlobSource {
+  return new RemoteBlobSource(client.blobFetcher(repository, descriptor, authorization));
 }
 
 /** A blob in a registry. Closing it ends its transfers; the client goes on. */

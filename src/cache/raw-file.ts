@@ -1,5 +1,6 @@
 import { close, constants, fstat, ftruncate, open, read, write } from "node:fs";
-import { OcifsError } from "../base/errors.js";
+import { open as openFile } from "node:fs/promises";
+import { messageOf, OcifsError } from "../base/errors.js";
 
 /**
  * Plain descriptors for files that are handed to native code: a FileHandle would close them when it is collected.
@@ -52,6 +53,16 @@ export async function writeFully(fd: number, bytes: Uint8Array, offset: number):
       const what = `cache write of ${bytes.length} bytes at ${offset}`;
       write(fd, bytes, done, bytes.length - done, offset + done, settle(resolve, reject, what));
     });
+  }
+}
+
+/** fdatasync(2). It writes out what was written to the file through a mapping as well. */
+export async function flushFile(path: string): Promise<void> {
+  try {
+    await using file = await openFile(path, "r");
+    await file.datasync();
+  } catch (cause) {
+    throw new OcifsError("io", `flush of ${path}: ${messageOf(cause)}`, { cause });
   }
 }
 

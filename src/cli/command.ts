@@ -60,8 +60,8 @@ export interface RegistryArguments {
   cachedir: string | undefined;
 }
 
-/** Adds `--insecure --username --password-stdin --platform --cachedir`. */
-export function registryOptions<T>(yargs: Argv<T>): Argv<T & RegistryArguments> {
+/** Adds `--insecure --username --password-stdin --cachedir`. */
+export function loginOptions<T>(yargs: Argv<T>): Argv<T & Omit<RegistryArguments, "platform">> {
   return yargs
     .option("insecure", { type: "boolean", default: false, describe: "Speak plain HTTP to the registry" })
     .option("username", { type: "string", requiresArg: true, describe: "User name at the registry" })
@@ -70,10 +70,18 @@ export function registryOptions<T>(yargs: Argv<T>): Argv<T & RegistryArguments> 
       default: false,
       describe: "Read the password from standard input, where no other user can see it",
     })
-    .option("platform", { type: "string", requiresArg: true, describe: "os/arch[/variant]; default: this machine's" })
     .option("cachedir", { type: "string", requiresArg: true, describe: "Where fetched data is kept" }) as Argv<
-    T & RegistryArguments
+    T & Omit<RegistryArguments, "platform">
   >;
+}
+
+/** Adds those and `--platform`. */
+export function registryOptions<T>(yargs: Argv<T>): Argv<T & RegistryArguments> {
+  return loginOptions(yargs).option("platform", {
+    type: "string",
+    requiresArg: true,
+    describe: "os/arch[/variant]; default: this machine's",
+  }) as Argv<T & RegistryArguments>;
 }
 
 /** Adds `--json`, for subcommands that list something. */

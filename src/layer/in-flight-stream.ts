@@ -27,6 +27,8 @@ export interface InFlightStreamOptions {
   readonly pace?: Pace;
   /** Told of the end of what the producer has read in order: all below it is in the file. */
   readonly onProgress?: (bytes: number) => void;
+  /** The file was found to be whole and right earlier (see cache/verified-marks.ts): it is not hashed as long as it stays whole. */
+  readonly verified?: boolean;
 }
 
 const DEFAULT_CHUNK_BYTES = 256 << 10;
@@ -130,6 +132,10 @@ export class InFlightStream implements AsyncDisposable {
     this.#file = disk;
     this.#ownsFetcher = ownsFetcher;
     this.#options = options;
+    if (options.verified) {
+      this.#complete = true;
+      this.#run = { state: new Run(), done: Promise.resolve() };
+    }
     this.#hash = hasherOf(source.digest);
   }
 
@@ -187,27 +193,30 @@ export class InFlightStream implements AsyncDisposable {
   /**
    * The bytes [from, to) in order, as fast as they are taken, with no more than one chunk in memory. Whoever follows to the
    * blob's end starts the producer, and gets the last chunk only when the digest agrees: an end without an error is the
-   * right blob. Fails as `finish` does.
+   * right blob. Fails as `finish` does. With `part` it is a part also when it ends where the blob does: nothing is started
+   * or withheld, for who puts the blob together from parts and checks it.
    */
-  async *follow(options: { from?: number; to?: number; signal?: AbortSignal } = {}): AsyncGenerator<Uint8Array, void> {
-    const { from = 0, to = this.sizeBytes, signal } = options;
+  async *follow(
+    options: { from?: number; to?: number; part?: boolean; signal?: AbortSignal } = {},
+  ): AsyncGenerator<Uint8Array, void> {
+    const { from = 0, to = this.sizeBytes, part = false, signal } = options;
     checkRange(from, to - from, this.sizeBytes, this.#what);
     this.#throwIfClosed();
     throwIfAborted(signal, this.#what);
-    const run = to === this.sizeBytes ? this.#start() : this.#run;
+    const run = to === this.sizeBytes && !part ? this.#start() : this.#run;
     using linked = new LinkedSignal(signal, this.#closing.signal, run?.state.ended);
     this.#followers += 1;
     this.#unattended?.abort();
     try {
       for (let at = from; at < to; ) {
         const end = Math.min(to, at + this.#chunkBytes);
-        if (run && end === this.sizeBytes) await waitShared(run.done, this.#what, signal);
+        if (run && !part && end === this.sizeBytes) await waitShared(run.done, this.#what, signal);
         const chunk = Buffer.allocUnsafe(end - at);
         await this.#readChunk(chunk, at, run?.state, linked.signal);
         at = end;
         yield chunk;
       }
-      if (run && from === this.sizeBytes) await waitShared(run.done, this.#what, signal);
+      if (run && !part && from === this.sizeBytes) await waitShared(run.done, this.#what, signal);
     } finally {
       this.#followers -= 1;
     }

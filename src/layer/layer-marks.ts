@@ -1,7 +1,8 @@
 import { open } from "node:fs/promises";
 import { join } from "node:path";
-import { isOcifsError, messageOf, OcifsError } from "../base/errors.js";
+import { isOcifsError } from "../base/errors.js";
 import type { CompressedFile } from "../cache/compressed-file.js";
+import { flushFile } from "../cache/raw-file.js";
 import { clearVerified, markVerified, verifiedDigest, type WholeFile } from "../cache/verified-marks.js";
 import type { SpanStore } from "../native/layer.js";
 import { dataRanges } from "../native/sparse.js";
@@ -115,7 +116,7 @@ export class LayerMarks {
   }
 
   async #mark(name: WholeFile, digest: Digest, files: readonly string[]): Promise<void> {
-    for (const file of files) await flush(join(this.#o.directory, file));
+    for (const file of files) await flushFile(join(this.#o.directory, file));
     await markVerified(this.#o.directory, name, digest);
   }
 
@@ -168,15 +169,5 @@ async function readMark(directory: string, name: WholeFile): Promise<Digest | un
     if (!isOcifsError(error, "usage")) throw error;
     await clearVerified(directory, name);
     return undefined;
-  }
-}
-
-/** fdatasync(2). It writes out what was written to the file through a mapping as well. */
-async function flush(path: string): Promise<void> {
-  try {
-    await using file = await open(path, "r");
-    await file.datasync();
-  } catch (cause) {
-    throw new OcifsError("io", `flush of ${path}: ${messageOf(cause)}`, { cause });
   }
 }

@@ -29,6 +29,8 @@ export interface BlobLocation {
   readonly repository: string;
   readonly digest: Digest;
   readonly sizeBytes: number;
+  /** Asked at each request for whose rights it is made with; without it they are the client's own. */
+  readonly authorization?: (() => { readonly header: string | undefined }) | undefined;
 }
 
 export interface RangeOptions {
@@ -139,7 +141,15 @@ export class BlobFetcher {
     const { requester } = this.#context;
     const { repository, digest } = this.location;
     const headers = { accept: "*/*", ...(this.#isWhole(wanted) ? {} : { range: rangeHeader(wanted) }) };
-    const request: RegistryRequest = { path: `blobs/${digest}`, repository, headers, what, signal, stats: this.stats };
+    const request: RegistryRequest = {
+      path: `blobs/${digest}`,
+      repository,
+      headers,
+      what,
+      signal,
+      stats: this.stats,
+      authorization: this.location.authorization?.(),
+    };
     const remembered = await this.#openRemembered(request);
     if (remembered !== undefined) return remembered;
     const response = await requester.get(request);

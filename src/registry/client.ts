@@ -12,12 +12,13 @@ import { checkContent, checkDigest } from "../oci/verify.js";
 import { LinkedSignal } from "./abort.js";
 import { AddressPolicy, type Resolver } from "./address-policy.js";
 import { Authenticator } from "./auth.js";
-import { BlobFetcher, type BlobFetcherContext } from "./blob-fetcher.js";
+import { BlobFetcher, type BlobFetcherContext, type BlobLocation } from "./blob-fetcher.js";
 import { type Clock, systemClock } from "./clock.js";
 import { anonymous, type CredentialProvider } from "./credential.js";
+import type { HttpResponse } from "./http-response.js";
 import { PriorityGate } from "./priority-gate.js";
 import { isUnreachable, RegistryError } from "./registry-error.js";
-import { Requester } from "./requester.js";
+import { type RegistryRequest, Requester } from "./requester.js";
 import { defaultRetryPolicy, RetryBudget, type RetryPolicy, withRetry } from "./retry.js";
 import { type TransferCounts, TransferStats } from "./transfer-stats.js";
 import { Transport } from "./transport.js";
@@ -48,6 +49,21 @@ const spareConnections = 2;
 interface Document {
   readonly bytes: Uint8Array;
   readonly contentType: string | undefined;
+}
+
+/** One request as it is, for who passes the answer on. */
+export interface RelayRequest
+  extends Pick<RegistryRequest, "method" | "path" | "repository" | "headers" | "authorization"> {
+  /** Operation and object, the start of every message. */
+  readonly what: string;
+  /** Most bytes of a body that are read; 0: none, the connection is closed if there are any. */
+  readonly maxBytes: number;
+}
+
+export interface RelayAnswer {
+  readonly status: number;
+  readonly bytes: Uint8Array;
+  readonly header: (name: string) => string | undefined;
 }
 
 /** Reads images from one registry (OCI distribution spec 1.1, pull). Close it to end everything it has under way. */
@@ -193,9 +209,12 @@ export class RegistryClient implements AsyncDisposable {
   }
 
   /** A fetcher of one blob's ranges. It ends with the client. Nothing is requested yet. */
-  blobFetcher(repository: string, descriptor: Descriptor): BlobFetcher {
-    const { digest, sizeBytes } = descriptor;
-    const location = { registry: this.registry, repository, digest, sizeBytes };
+  blobFetcher(
+    repository: string,
+    { digest, sizeBytes }: Pick<Descriptor, "digest" | "sizeBytes">,
+    authorization?: BlobLocation["authorization"],
+  ): BlobFetcher {
+    const location = { registry: this.registry, repository, digest, sizeBytes, authorization };
     return new BlobFetcher(location, this.#blobs, new TransferStats(this.#stats));
   }
 
@@ -203,14 +222,25 @@ export class RegistryClient implements AsyncDisposable {
     return this.#stats.counts();
   }
 
-  async #fetchDocument(
-    request: { path: string; repository: string; accept: string; maxBytes: number; what: string },
+  /** Sends it, with the retries of every request. Throws RegistryErrors for all but 2xx answers. */
+  async relay(request: RelayRequest, userSignal?: AbortSignal): Promise<RelayAnswer> {
+    return await this.#retried(request, userSignal, async (response) => {
+      const bytes =
+        request.method === "HEAD" || request.maxBytes === 0
+          ? new Uint8Array()
+          : await response.readAll(request.maxBytes);
+      return { status: response.status, bytes, header: (name) => response.header(name) };
+    });
+  }
+
+  async #retried<T>(
+    request: Omit<RegistryRequest, "signal" | "stats">,
     userSignal: AbortSignal | undefined,
-  ): Promise<Document> {
-    const { what, path, repository, maxBytes } = request;
+    read: (response: HttpResponse) => Promise<T>,
+  ): Promise<T> {
+    const { what } = request;
     using linked = new LinkedSignal(userSignal, this.#lifetime.signal);
     const { signal } = linked;
-    const headers = { accept: request.accept };
     const stats = this.#stats;
     const budget = new RetryBudget(this.#retry, this.#clock);
     return await withRetry(
@@ -219,7 +249,21 @@ export class RegistryClient implements AsyncDisposable {
       signal,
       () => stats.add("retries"),
       async () => {
-        using response = await this.#requester.get({ path, repository, headers, what, signal, stats });
+        using response = await this.#requester.get({ ...request, signal, stats });
+        return await read(response);
+      },
+    );
+  }
+
+  async #fetchDocument(
+    request: { path: string; repository: string; accept: string; maxBytes: number; what: string },
+    userSignal: AbortSignal | undefined,
+  ): Promise<Document> {
+    const { what, path, repository, maxBytes } = request;
+    return await this.#retried(
+      { path, repository, headers: { accept: request.accept }, what },
+      userSignal,
+      async (response) => {
         if (response.status !== 200) {
           throw new OcifsError("mismatch", `${what}: ${response.url.host} answered HTTP ${response.status}; want 200`);
         }

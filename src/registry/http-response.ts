@@ -103,6 +103,7 @@ export class HttpResponse implements Disposable {
     return new RegistryError(code, `${this.#what}: ${this.url.host} answered HTTP ${this.status}${detail}`, {
       retryable,
       status: this.status,
+      challenges: this.status === 401 ? this.headers("www-authenticate") : [],
       retryAfterMs: retryable ? parseRetryAfter(this.header("retry-after"), nowMs) : undefined,
     });
   }

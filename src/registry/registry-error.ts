@@ -9,16 +9,25 @@ export class RegistryError extends OcifsError {
   readonly status: number | undefined;
   /** What Retry-After asked for. */
   readonly retryAfterMs: number | undefined;
+  /** What WWW-Authenticate said, with a 401. */
+  readonly challenges: readonly string[];
 
   constructor(
     code: OcifsErrorCode,
     message: string,
-    details: { retryable?: boolean; status?: number; retryAfterMs?: number | undefined; cause?: unknown } = {},
+    details: {
+      retryable?: boolean;
+      status?: number;
+      retryAfterMs?: number | undefined;
+      challenges?: readonly string[];
+      cause?: unknown;
+    } = {},
   ) {
     super(code, message, details.cause === undefined ? undefined : { cause: details.cause });
     this.retryable = details.retryable ?? false;
     this.status = details.status;
     this.retryAfterMs = details.retryAfterMs;
+    this.challenges = details.challenges ?? [];
   }
 }
 

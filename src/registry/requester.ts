@@ -8,7 +8,10 @@ export interface RegistryRequest {
   readonly method?: "GET" | "HEAD";
   /** Below `/v2/<repository>/`, e.g. `blobs/sha256:…`. */
   readonly path: string;
+  /** Empty for `/v2/` itself. */
   readonly repository: string;
+  /** Sent instead of a login of ours: the registry's answer to it, a 401 included, is then the caller's to deal with. */
+  readonly authorization?: { readonly header: string | undefined } | undefined;
   readonly headers: Readonly<Record<string, string>>;
   readonly what: string;
   readonly signal: AbortSignal;
@@ -35,8 +38,15 @@ export class Requester {
   /** Asks the registry, logs in when it wants that, follows redirects. Throws RegistryErrors for all but 2xx answers. */
   async get(request: RegistryRequest): Promise<HttpResponse> {
     const { repository, what, signal } = request;
-    const url = new URL(`/v2/${repository}/${request.path}`, this.registryUrl);
+    const url = new URL(repository === "" ? "/v2/" : `/v2/${repository}/${request.path}`, this.registryUrl);
     const origin = url.origin;
+    if (request.authorization !== undefined) {
+      const { header } = request.authorization;
+      const authorization = header === undefined ? undefined : { origin, header };
+      const response = await this.#transport.send({ ...request, url, authorization });
+      if (isSuccess(response)) return response;
+      throw await this.#errorOf(response, header);
+    }
     for (let logins = 0; ; logins++) {
       const header = await this.#auth.header({ repository, what, signal });
       const authorization = header === undefined ? undefined : { origin, header };
@@ -55,7 +65,7 @@ export class Requester {
 
   /** Asks a URL that the registry redirected to earlier, without credentials. Returns any answer. */
   async getDirect(url: URL, request: RegistryRequest): Promise<HttpResponse> {
-    return await this.#transport.send({ ...request, url });
+    return await this.#transport.send({ ...request, url, authorization: undefined });
   }
 
   async #errorOf(response: HttpResponse, header: string | undefined): Promise<Error> {

@@ -23,11 +23,11 @@ export interface ShapedLink extends AsyncDisposable {
 }
 
 /** Puts a slow link in front of `target` (HOST:PORT). `Skipped` without the tool, which lies beside the repository. */
-export async function startShapedLink(target: string): Promise<ShapedLink> {
+export async function startShapedLink(target: string, mbit = megabits): Promise<ShapedLink> {
   const tool = sharedTool("shaped-link.py");
   if (!existsSync(tool)) throw new Skipped(`there is no ${tool}, which makes the slow link`);
   const port = await freePort();
-  const words = [tool, String(port), target, "--rtt-ms", String(roundTripMs), "--mbit", String(megabits)];
+  const words = [tool, String(port), target, "--rtt-ms", String(roundTripMs), "--mbit", String(mbit)];
   const link = await startProcess("python3", words, /^ready$/);
   return { host: `127.0.0.1:${port}`, [Symbol.asyncDispose]: () => link.stop() };
 }

@@ -11,7 +11,7 @@ const sourceRoot = join(dirname(fileURLToPath(import.meta.url)), "..", "..", "..
 const order = [
   ["cli"],
   ["bundle"],
-  ["daemon"],
+  ["daemon", "proxy"],
   ["drivers", "image"],
   ["index", "layer"],
   ["gzip", "tar", "erofs", "blob", "cache"],

@@ -9,6 +9,7 @@ import { cacheVerifyCommand } from "./cache-verify.js";
 import { catCommand } from "./cat.js";
 import { indexCreateCommand } from "./index-create.js";
 import { lsCommand } from "./ls.js";
+import { proxyCommand } from "./proxy.js";
 import { statCommand } from "./stat.js";
 import { statusCommand } from "./status.js";
 import { unbundleCommand } from "./unbundle.js";
@@ -23,6 +24,7 @@ export const commands: readonly RegisteredCommand[] = [
   statusCommand,
   bundleCommand,
   unbundleCommand,
+  proxyCommand,
   defineGroup("cache", "What fetched data is kept: du, ls, verify, drop, gc, pin, unpin", [
     cacheDuCommand,
     cacheLsCommand,

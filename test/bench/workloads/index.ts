@@ -8,6 +8,7 @@ import { indexCreation } from "./index-creation.js";
 import { findAll, listAll } from "./metadata.js";
 import { mountTime } from "./mount-time.js";
 import { programStart, shellStart } from "./program-start.js";
+import { proxyCrowd } from "./proxy.js";
 import { readEverything } from "./read-everything.js";
 import { readsDuringFill } from "./reads-during-fill.js";
 import { remountTime } from "./remount-time.js";
@@ -37,6 +38,7 @@ export const workloads = {
   decode: spanDecode,
   index: indexCreation,
   memory: daemonMemory,
+  proxy: proxyCrowd,
 } as const satisfies Readonly<Record<string, (bench: Bench) => Promise<Figure[]>>>;
 
 export type WorkloadName = keyof typeof workloads;
