@@ -4,6 +4,10 @@ export const fetchSizes = {
   maxRangeBytes: 8 << 20,
   /** The first step of growth once a reader is seen to read on. */
   firstGrowthBytes: 1 << 20,
+  /** A file of up to this many compressed bytes is fetched whole once it is read here and there. */
+  wholeFileBytes: 8 << 20,
+  /** Bytes fetched ahead on a guess and not asked for so far, as a share of those that were asked for. */
+  unprovenShare: 0.25,
   /** Holes this close together are fetched with what lies between: a request costs more than these bytes. */
   joinGapBytes: 64 << 10,
   /** Readers of one layer that are told apart when looking for sequential use. */

@@ -149,6 +149,23 @@ export class RangeFetcher implements AsyncDisposable {
     }
   }
 
+  /**
+   * Begins to fetch what is missing of `range` and nobody fetches, for nobody who waits: after all demand, and as far as the
+   * cache's limit is no reason against it. Who needs some of it meanwhile shares it. When `giveUp` fires, the rest is fetched
+   * no further than others wait for. Failures are for those who need the bytes to meet. Nothing happens without a disk cache.
+   */
+  ahead(range: ByteRange, giveUp: AbortSignal): void {
+    const disk = this.#disk;
+    if (!disk || this.#diskFailure || !this.#source.rangesSupported) return;
+    if (giveUp.aborted || this.#closing.signal.aborted) return;
+    const { begin, end } = alignToBlocks(range, this.#source.sizeBytes);
+    const flying = [...this.#transfers].map((t) => t.rest).filter((rest) => rest.begin < rest.end);
+    const missing = disk.missing({ begin, end: Math.min(end, begin + this.#room.stepBytes) });
+    for (const part of joinClose(subtract(missing, flying), flying)) {
+      this.#start(disk, part, { priority: "prefetch", giveUp });
+    }
+  }
+
   /** The bytes of `range`, if they are all on disk: for reading what others may give up. */
   leaseIfThere(range: ByteRange): Lease | undefined {
     const lease = this.#disk && this.#leases.take(this.#disk, range);
@@ -343,8 +360,11 @@ export class RangeFetcher implements AsyncDisposable {
       transfer.advance(part.begin);
       const writer = file.writer(part);
       using budget = new WriteBudget(file === this.#disk ? this.#room : unlimitedRoom);
-      const { priority } = transfer;
-      for await (const chunk of this.#source.fetchRange(part.begin, part.end - part.begin, { signal, priority })) {
+      const onStart = () => {
+        transfer.flowing = true;
+      };
+      const options = { signal, priority: transfer.priority, onStart };
+      for await (const chunk of this.#source.fetchRange(part.begin, part.end - part.begin, options)) {
         transfer.flowing = true;
         if (!(await budget.spend(chunk.length, part.end - writer.frontier))) {
           transfer.refused = true;
