@@ -88,6 +88,7 @@ async function toMountConfig(request: MountRequest, mountpoint: string): Promise
     onError: o.onError,
     timeoutMs: o.timeoutMs,
     prefetch: o.prefetch,
+    profile: o.profile,
     ...(o.prefetchBytesPerSecond === undefined ? {} : { prefetchBytesPerSecond: o.prefetchBytesPerSecond }),
     verify: o.verify,
     allowOther: o.allowOther,

@@ -59,7 +59,9 @@ export async function runMount(
     if (warnings.length < 10) warnings.push(fields?.reason ? `${message}: ${fields.reason}` : message);
     log.warn(message, fields);
   };
-  const image = cleanup.add(await openMountableImage({ ...config, ...how }, { ...log, warn }, stopping.signal));
+  const image = cleanup.add(
+    await openMountableImage({ ...config, ...how, ...profilesOf(config) }, { ...log, warn }, stopping.signal),
+  );
 
   const fill = cleanup.add(
     new BackgroundFill(image.layers, {
@@ -76,6 +78,7 @@ export async function runMount(
     onError: config.onError,
     log,
     signal: stopping.signal,
+    onMiss: (device, first, last) => image.profiles?.demand(device, first, last),
     onDemand: () => fill.demand(),
     onHealth: (now) => {
       problem = now;
@@ -116,6 +119,11 @@ function openDaemonLog(config: MountConfig, runtime: string, foreground: boolean
   const path = daemonLogPath(runtime, process.pid);
   cleanup.defer(() => rm(path, { force: true }));
   return openLog(config.log.level, path);
+}
+
+/** While a fill runs, what is read is no measure of what is wanted. */
+function profilesOf({ profile, prefetch }: MountConfig): { profiles?: { record: boolean } } {
+  return profile === "off" ? {} : { profiles: { record: prefetch === "none" } };
 }
 
 function chooseDriver(wanted: MountConfig["driver"]): { driver: string; reason: string } {

@@ -153,17 +153,17 @@ export class RangeFetcher implements AsyncDisposable {
    * Begins to fetch what is missing of `range` and nobody fetches, for nobody who waits: after all demand, and as far as the
    * cache's limit is no reason against it. Who needs some of it meanwhile shares it. When `giveUp` fires, the rest is fetched
    * no further than others wait for. Failures are for those who need the bytes to meet. Nothing happens without a disk cache.
+   * Resolves when what was begun has ended, one way or the other.
    */
-  ahead(range: ByteRange, giveUp: AbortSignal): void {
+  async ahead(range: ByteRange, giveUp: AbortSignal): Promise<void> {
     const disk = this.#disk;
     if (!disk || this.#diskFailure || !this.#source.rangesSupported) return;
     if (giveUp.aborted || this.#closing.signal.aborted) return;
     const { begin, end } = alignToBlocks(range, this.#source.sizeBytes);
     const flying = [...this.#transfers].map((t) => t.rest).filter((rest) => rest.begin < rest.end);
     const missing = disk.missing({ begin, end: Math.min(end, begin + this.#room.stepBytes) });
-    for (const part of joinClose(subtract(missing, flying), flying)) {
-      this.#start(disk, part, { priority: "prefetch", giveUp });
-    }
+    const parts = joinClose(subtract(missing, flying), flying);
+    await Promise.all(parts.map((part) => this.#start(disk, part, { priority: "prefetch", giveUp })));
   }
 
   /** The bytes of `range`, if they are all on disk: for reading what others may give up. */
@@ -266,7 +266,7 @@ export class RangeFetcher implements AsyncDisposable {
       const [hole] = subtract(file.missing({ begin: 0, end }), flying);
       if (hole && hole.begin < wanted.end) {
         const next = Math.min(end, ...flying.map((f) => f.begin).filter((begin) => begin > hole.begin));
-        this.#start(file, { begin: hole.begin, end: next }, options);
+        void this.#start(file, { begin: hole.begin, end: next }, options);
       }
       return;
     }
@@ -283,10 +283,11 @@ export class RangeFetcher implements AsyncDisposable {
       const [next] = subtract(file.missing(ahead), flying);
       if (next?.begin === tail.end) parts[parts.length - 1] = { begin: tail.begin, end: next.end };
     }
-    for (const part of parts) this.#start(file, part, options);
+    for (const part of parts) void this.#start(file, part, options);
   }
 
-  #start(file: CompressedFile, range: ByteRange, { priority = "demand", pace, giveUp }: NeedOptions): void {
+  /** The promise never rejects: who waits for bytes is told of a failure. */
+  #start(file: CompressedFile, range: ByteRange, { priority = "demand", pace, giveUp }: NeedOptions): Promise<void> {
     const transfer = new Transfer(file, range, priority, pace);
     this.#transfers.add(transfer);
     const trim = () => transfer.trim();
@@ -316,6 +317,7 @@ export class RangeFetcher implements AsyncDisposable {
       this.#running.delete(run);
       giveUp?.removeEventListener("abort", trim);
     });
+    return run;
   }
 
   /** Brings all of it, in one leg unless another process fetches parts of it too. */

@@ -1,5 +1,6 @@
 import { fetchSizes } from "./fetch-sizes.js";
-import type { SpanRange, Speculation } from "./speculation.js";
+import type { SpanRange } from "./span-ranges.js";
+import type { Speculation } from "./speculation.js";
 
 /** Spans passed over by a reader that still goes on: directories and tars are not in quite the same order. */
 const GAP_SPANS = 2;

@@ -5,8 +5,9 @@ import { waitShared } from "../registry/abort.js";
 import type { RangeFetcher } from "./range-fetcher.js";
 import { type Ahead, ReadAhead } from "./read-ahead.js";
 import { SpanProvider } from "./span-provider.js";
+import { neighboursIn, type SpanRange } from "./span-ranges.js";
 import { reserveSpan, type SpanRoom } from "./span-room.js";
-import { type SpanRange, Speculation } from "./speculation.js";
+import { Speculation } from "./speculation.js";
 
 /** Times that spans may be gone before they are read until they are kept in memory. */
 const FLEETING_TRIES = 3;
@@ -29,6 +30,7 @@ export interface SpanFetcherOptions extends SpanRoom {
 export class SpanFetcher extends SpanProvider {
   readonly #o: SpanFetcherOptions;
   readonly #inFlight = new Map<number, Promise<void>>();
+  readonly #speculation: Speculation;
   readonly #readAhead: ReadAhead;
   readonly #goodWindows = new Set<number>();
   /** Spans that other processes gave up again and again before they could be read here. */
@@ -37,10 +39,8 @@ export class SpanFetcher extends SpanProvider {
   constructor(options: SpanFetcherOptions) {
     super();
     this.#o = options;
-    this.#readAhead = new ReadAhead(
-      new Speculation(options.table, (span) => options.store.present(span)),
-      options.table.spanCount,
-    );
+    this.#speculation = new Speculation(options.table, (span) => options.store.present(span));
+    this.#readAhead = new ReadAhead(this.#speculation, options.table.spanCount);
   }
 
   override async ensure(
@@ -61,7 +61,7 @@ export class SpanFetcher extends SpanProvider {
     const joined = new Set(absent.filter((span) => this.#inFlight.has(span)));
     this.#startRuns(absent, plans);
     // Behind what is wanted now.
-    for (const plan of plans) this.#o.fetcher.ahead(this.#bytesOf(plan), plan.giveUp);
+    for (const plan of plans) void this.#o.fetcher.ahead(this.#bytesOf(plan), plan.giveUp);
     const pending = absent.map((span) => (joined.has(span) ? this.#joined(span) : this.#inFlight.get(span)));
     await waitShared(Promise.all(pending), "read", options.signal);
   }
@@ -88,6 +88,13 @@ export class SpanFetcher extends SpanProvider {
     if (this.#o.store.present(span)) return;
     if (!this.#inFlight.has(span)) this.#start(span);
     await waitShared(this.#inFlight.get(span) ?? Promise.resolve(), "fill", signal);
+  }
+
+  override async fetchAhead(range: SpanRange, giveUp: AbortSignal): Promise<void> {
+    const runs = this.#absentOf({ ...range, giveUp });
+    // In the same account as guesses, which therefore rest while much of a profile is on its way.
+    for (const run of runs) this.#speculation.enter(run);
+    await Promise.all(runs.map((run) => this.#o.fetcher.ahead(this.#bytesOf(run), giveUp)));
   }
 
   protected override ended(): Promise<unknown> {
@@ -196,17 +203,6 @@ export class SpanFetcher extends SpanProvider {
       lease.release();
     }
   }
-}
-
-/** Ascending spans as runs of neighbours. */
-function neighboursIn(spans: readonly number[]): SpanRange[] {
-  const runs: { first: number; last: number }[] = [];
-  for (const span of spans) {
-    const run = runs.at(-1);
-    if (run?.last === span - 1) run.last = span;
-    else runs.push({ first: span, last: span });
-  }
-  return runs;
 }
 
 /** Marks a rejection as handled where the same failure reaches its callers another way. */

@@ -1,15 +1,10 @@
 import { fetchSizes } from "./fetch-sizes.js";
+import type { SpanRange } from "./span-ranges.js";
 import type { SpanTable } from "./span-table.js";
 
 const UNKNOWN = 0;
 const TOUCHED = 1;
 const AHEAD = 2;
-
-/** Neighbouring spans. */
-export interface SpanRange {
-  readonly first: number;
-  readonly last: number;
-}
 
 /**
  * The account of what was fetched of one layer before anybody asked for it. Bytes that nobody has asked for yet may be as
