@@ -48,13 +48,13 @@ export function parseProfile(
   const what = `access profile ${path}`;
   const fields = parseJsonObject(bytes, what);
   if (fields.version !== profileVersion) {
-    throw new OcifsError("unsupported", `${what}: version ${String(fields.version)}, want ${profileVersion}`);
+    throw new OcifsError("unsupported", `${what}: version ${brief(fields.version)}, want ${profileVersion}`);
   }
   const blob = parseDigest(String(fields.blob));
   if (blob !== want.blob || fields.tarBytes !== want.tarBytes) {
     throw new OcifsError(
       "mismatch",
-      `${what}: of blob ${blob} with ${String(fields.tarBytes)} bytes, want ${want.blob} with ${want.tarBytes}`,
+      `${what}: of blob ${blob} with ${brief(fields.tarBytes)} bytes, want ${want.blob} with ${want.tarBytes}`,
     );
   }
   const reads = asArray(fields.reads, `${what}: reads`, limits.profileReads).map((entry, at): ProfileRead => {
@@ -65,10 +65,15 @@ export function parseProfile(
     if (atMs === undefined || offset === undefined || !length || offset + length > want.tarBytes) {
       throw new OcifsError(
         "corrupt",
-        `${what}: read ${at} is ${JSON.stringify(entry)}, want milliseconds, offset and length within ${want.tarBytes} bytes`,
+        `${what}: read ${at} is ${brief(JSON.stringify(entry))}, want milliseconds, offset and length within ${want.tarBytes} bytes`,
       );
     }
     return { atMs, offset, length };
   });
   return { blob, tarBytes: want.tarBytes, reads };
+}
+
+/** For a message: what was found may be of any length. */
+function brief(found: unknown): string {
+  return String(found).slice(0, 80);
 }

@@ -35,6 +35,7 @@ export class ProfileReplay implements AsyncDisposable {
   #running: Promise<void> | undefined;
   #failure: { readonly error: unknown } | undefined;
   #wake: () => void = () => undefined;
+  #requests = 0;
   #inFlightBytes = 0;
   #unprovenBytes = 0;
   #askedBytes = 0;
@@ -93,7 +94,7 @@ export class ProfileReplay implements AsyncDisposable {
     };
   }
 
-  /** Stops: what nobody waits for is fetched no further. */
+  /** Stops: what nobody waits for is fetched no further. What others wait for is not waited for here. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop.abort();
     this.#wake();
@@ -103,27 +104,31 @@ export class ProfileReplay implements AsyncDisposable {
 
   async #run(): Promise<void> {
     const { signal } = this.#stop;
-    const flying = new Set<Promise<void>>();
     for (const step of this.#steps) {
-      while (!signal.aborted && !(flying.size < fetchSizes.profileRequests && this.#mayBegin(step))) {
-        await new Promise<void>((resolve) => {
-          this.#wake = resolve;
-        });
+      while (!signal.aborted && !this.#mayBegin(step)) {
+        await this.#changed();
       }
       if (signal.aborted) break;
-      const fetched = this.#begin(step).finally(() => flying.delete(fetched));
-      flying.add(fetched);
+      void this.#begin(step);
     }
-    await Promise.all(flying);
+    // What others wait for may go on for longer, and is theirs.
+    while (!signal.aborted && this.#requests > 0) await this.#changed();
     if (this.#failure) throw this.#failure.error;
   }
 
+  #changed(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#wake = resolve;
+    });
+  }
+
   #mayBegin({ bytes }: PlanStep): boolean {
-    if (this.#waiting > 0) return false;
+    if (this.#waiting > 0 || this.#requests >= fetchSizes.profileRequests) return false;
     if (this.#inFlightBytes > 0 && this.#inFlightBytes + bytes > fetchSizes.profileInFlightBytes) return false;
     return this.#unprovenBytes === 0 || this.#unprovenBytes + bytes <= this.#unprovenLimit;
   }
 
+  /** Never rejects. */
   async #begin(step: PlanStep): Promise<void> {
     const { layer, first, last, bytes } = step;
     const planned = this.#planned[layer];
@@ -133,6 +138,7 @@ export class ProfileReplay implements AsyncDisposable {
       this.#unprovenBytes += this.#sizeOf(layer, span);
       this.#askedBytes += this.#sizeOf(layer, span);
     }
+    this.#requests += 1;
     this.#inFlightBytes += bytes;
     try {
       await this.#layers[layer]?.fetchAhead(step, this.#stop.signal);
@@ -140,6 +146,7 @@ export class ProfileReplay implements AsyncDisposable {
       this.#failure ??= { error };
       this.#stop.abort();
     } finally {
+      this.#requests -= 1;
       this.#inFlightBytes -= bytes;
       this.#wake();
     }

@@ -89,24 +89,30 @@ export class ReadAhead {
     return reader;
   }
 
-  /** As far ahead of a reader as it has earned, unless half of that is on its way already. */
+  /** As far ahead of a reader as it has earned. */
   #goOn(reader: Reader, last: number, fileEnd: number): Ahead | undefined {
-    const passesEnds = reader.fileEndsPassed >= FILE_ENDS;
-    const windowBytes = Math.min(
-      fetchSizes.maxRangeBytes,
-      passesEnds ? Math.max(reader.bytes, reader.growthBytes) : reader.growthBytes,
-    );
-    const end = passesEnds ? this.#spanCount - 1 : Math.min(fileEnd, this.#spanCount - 1);
     const from = Math.max(reader.ahead, last) + 1;
-    const coveredBytes = this.#speculation.sizeOf({ first: last + 1, last: from - 1 });
-    if (coveredBytes > windowBytes / 2) return undefined;
-    let allowance = windowBytes - coveredBytes;
+    const end = this.#spanCount - 1;
     // Within a file that is read in order there is no better evidence; past its end it is a guess.
-    if (passesEnds) allowance = Math.min(allowance, this.#speculation.allowance(reader.bytes));
-    const to = this.#reach(from, end, allowance);
+    let to = this.#window(last, from, Math.min(fileEnd, end), reader.growthBytes);
+    if (reader.fileEndsPassed >= FILE_ENDS) {
+      const allowance = this.#speculation.allowance(reader.bytes);
+      to = Math.max(to, this.#window(last, from, end, reader.bytes, allowance));
+    }
     if (to < from) return undefined;
     reader.ahead = to;
     return this.#enter({ first: from, last: to, giveUp: reader.stop.signal });
+  }
+
+  /**
+   * The last span of a window behind `last`, of which everything before `from` is on its way already; `from - 1` while that is
+   * more than half of it.
+   */
+  #window(last: number, from: number, end: number, bytes: number, allowance = Number.POSITIVE_INFINITY): number {
+    const windowBytes = Math.min(fetchSizes.maxRangeBytes, bytes);
+    const coveredBytes = this.#speculation.sizeOf({ first: last + 1, last: from - 1 });
+    if (coveredBytes > windowBytes / 2) return from - 1;
+    return this.#reach(from, end, Math.min(windowBytes - coveredBytes, allowance));
   }
 
   /**
