@@ -1,3 +1,4 @@
+import { setMaxListeners } from "node:events";
 import { fetchSizes } from "./fetch-sizes.js";
 import { type PlannedLayer, type PlanStep, planReplay } from "./profile-plan.js";
 import type { SpanRange } from "./span-ranges.js";
@@ -45,6 +46,8 @@ export class ProfileReplay implements AsyncDisposable {
   #waiting = 0;
 
   constructor(layers: readonly ReplayedLayer[]) {
+    // One for each transfer: no leak, as Node would warn of.
+    setMaxListeners(0, this.#stop.signal);
     this.#layers = layers;
     this.#steps = planReplay(layers);
     this.#planned = layers.map(({ accesses }) => new Map(accesses.map(({ span }) => [span, "planned"])));

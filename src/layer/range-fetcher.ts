@@ -152,7 +152,7 @@ export class RangeFetcher implements AsyncDisposable {
   /**
    * Begins to fetch what is missing of `range` and nobody fetches, for nobody who waits: after all demand, and as far as the
    * cache's limit is no reason against it. Who needs some of it meanwhile shares it. When `giveUp` fires, the rest is fetched
-   * no further than others wait for. Failures are for those who need the bytes to meet. Nothing happens without a disk cache.
+   * no further than others wait for. After a failure those who share it ask for themselves. Nothing happens without a disk cache.
    * Resolves when what was begun has ended, one way or the other.
    */
   async ahead(range: ByteRange, giveUp: AbortSignal): Promise<void> {
@@ -163,7 +163,7 @@ export class RangeFetcher implements AsyncDisposable {
     const flying = [...this.#transfers].map((t) => t.rest).filter((rest) => rest.begin < rest.end);
     const missing = disk.missing({ begin, end: Math.min(end, begin + this.#room.stepBytes) });
     const parts = joinClose(subtract(missing, flying), flying);
-    await Promise.all(parts.map((part) => this.#start(disk, part, { priority: "prefetch", giveUp })));
+    await Promise.all(parts.map((part) => this.#start(disk, part, { priority: "prefetch", giveUp }, "nobody")));
   }
 
   /** The bytes of `range`, if they are all on disk: for reading what others may give up. */
@@ -287,7 +287,12 @@ export class RangeFetcher implements AsyncDisposable {
   }
 
   /** The promise never rejects: who waits for bytes is told of a failure. */
-  #start(file: CompressedFile, range: ByteRange, { priority = "demand", pace, giveUp }: NeedOptions): Promise<void> {
+  #start(
+    file: CompressedFile,
+    range: ByteRange,
+    { priority = "demand", pace, giveUp }: NeedOptions,
+    begunFor: "caller" | "nobody" = "caller",
+  ): Promise<void> {
     const transfer = new Transfer(file, range, priority, pace);
     this.#transfers.add(transfer);
     const trim = () => transfer.trim();
@@ -307,6 +312,9 @@ export class RangeFetcher implements AsyncDisposable {
           this.#degrade(error);
           // The waiters look again, and start over in memory.
           transfer.finish();
+        } else if (begunFor === "nobody") {
+          // Its time limit began before anybody waited: who does now has one of his own.
+          transfer.cut(transfer.frontier);
         } else {
           transfer.fail(error);
         }

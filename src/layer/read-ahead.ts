@@ -1,3 +1,4 @@
+import { setMaxListeners } from "node:events";
 import { fetchSizes } from "./fetch-sizes.js";
 import type { SpanRange } from "./span-ranges.js";
 import type { Speculation } from "./speculation.js";
@@ -72,7 +73,7 @@ export class ReadAhead {
       fileEndsPassed: 0,
       growthBytes: 0,
       ahead: last,
-      stop: new AbortController(),
+      stop: newStop(),
     };
     reader.bytes += this.#speculation.sizeOf({ first: Math.max(first, reader.next), last });
     if (known && last + 1 > known.next) {
@@ -159,4 +160,11 @@ export class ReadAhead {
   #sizeOf(span: number): number {
     return this.#speculation.sizeOf({ first: span, last: span });
   }
+}
+
+function newStop(): AbortController {
+  const stop = new AbortController();
+  // One for each transfer: no leak, as Node would warn of.
+  setMaxListeners(0, stop.signal);
+  return stop;
 }

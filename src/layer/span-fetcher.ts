@@ -91,6 +91,7 @@ export class SpanFetcher extends SpanProvider {
   }
 
   override async fetchAhead(range: SpanRange, giveUp: AbortSignal): Promise<void> {
+    if (this.refusal) return;
     const runs = this.#absentOf({ ...range, giveUp });
     // In the same account as guesses, which therefore rest while much of a profile is on its way.
     for (const run of runs) this.#speculation.enter(run);
