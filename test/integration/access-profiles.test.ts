@@ -1,11 +1,13 @@
 import assert from "node:assert/strict";
-import { readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { type MountableImage, openMountableImage } from "../../src/image/mountable-image.js";
 import type { OpenLayer } from "../../src/layer/open-layer.js";
+import { startFaultMount } from "../support/fault-mount.js";
 import { ImageServer } from "../support/image-server.js";
 import { type LayerFixture, makeLayerFixture } from "../support/layer-fixture.js";
+import { requireRootAndFuse } from "../support/requires.js";
 import { listeningLog } from "../support/said.js";
 import { tempDirectory } from "../support/temp.js";
 
@@ -153,4 +155,41 @@ test("a damaged profile counts as absent, with a warning, and is replaced", asyn
     /an access profile counts as absent: access profile .*\.profile: version undefined, want 1/,
   );
   assert.equal(JSON.parse(await readFile(profilePath, "utf8")).reads.length, 1);
+});
+
+test("mount.ocifs keeps a profile at its end; beside an index that was named it is used and stays", async (t) => {
+  if (!requireRootAndFuse(t)) return;
+  const fixture = await makeLayerFixture(t);
+  const server = await ImageServer.start(fixture);
+  t.after(() => server[Symbol.asyncDispose]());
+  const cacheDir = await tempDirectory(t);
+  const hex = fixture.index.manifest.blob.digest.slice(7);
+  const indexDirectory = join(cacheDir, "indexes", "sha256", hex);
+  await mkdir(indexDirectory, { recursive: true });
+  for (const kind of ["tarindex", "zinfo", "json"]) {
+    await copyFile(join(fixture.directory, `layer.${kind}`), join(indexDirectory, `sha256-${hex}.${kind}`));
+  }
+  const first = await startFaultMount(t, server.reference, [], cacheDir);
+  const { bytes } = await first.startReader("big").result;
+  assert.ok(fixture.files.get("big")?.equals(bytes));
+  assert.equal(await first.stop(), 0);
+  const kept = await readFile(join(indexDirectory, `sha256-${hex}.profile`), "utf8");
+  assert.ok(JSON.parse(kept).reads.length > 1);
+
+  const named = join(fixture.directory, "layer.profile");
+  await writeFile(named, kept);
+  const words = ["tarindex", "zinfo"].map((kind) => `oci.${kind}=${join(fixture.directory, `layer.${kind}`)}`);
+  const asked = server.moreBlobRequests(1);
+  const second = await startFaultMount(t, server.reference, words);
+  // Nobody has read anything yet.
+  await asked;
+  const again = await second.startReader("small").result;
+  assert.ok(fixture.files.get("small")?.equals(again.bytes));
+  assert.equal(await second.stop(), 0);
+  assert.equal(await readFile(named, "utf8"), kept);
+
+  const before = server.blobRequests;
+  const third = await startFaultMount(t, server.reference, [...words, "profile=off"]);
+  assert.equal(await third.stop(), 0);
+  assert.equal(server.blobRequests, before);
 });
