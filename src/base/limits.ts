@@ -129,4 +129,8 @@ export const limits = {
   /** Lines a minute of one message, and of all together: a network that is down must not fill the disk. */
   logRepeatsPerMinute: 20,
   logLinesPerMinute: 1000,
+  /** Spans in the access profile of one layer, at 1 MiB each as many bytes as programs read while they start; more is a copy. */
+  profileReads: 1024,
+  /** Such a profile: 40 characters a span, and room. */
+  profileBytes: 64 << 10,
 } as const;

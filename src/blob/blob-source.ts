@@ -5,6 +5,8 @@ export interface FetchOptions {
   readonly signal?: AbortSignal;
   /** Demand requests overtake prefetch requests that wait for a connection. Default: demand. */
   readonly priority?: "demand" | "prefetch";
+  /** Called when the request waits for nothing here any more; sources that always answer at once may leave it out. */
+  readonly onStart?: () => void;
 }
 
 /**

@@ -51,7 +51,7 @@ export class RemoteBlobSource implements BlobSource {
     checkRange(offset, length, this.sizeBytes, this.description);
     using linked = new LinkedSignal(options.signal, this.#lifetime.signal);
     throwIfAborted(linked.signal, this.description);
-    yield* this.#fetcher.fetchRange(offset, length, { signal: linked.signal, priority: options.priority });
+    yield* this.#fetcher.fetchRange(offset, length, { ...options, signal: linked.signal });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

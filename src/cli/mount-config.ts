@@ -27,6 +27,7 @@ export async function toMountConfig(request: MountRequest, mountpoint: string): 
     onError: o.onError,
     timeoutMs: o.timeoutMs,
     prefetch: o.prefetch,
+    profile: o.profile,
     ...(o.prefetchBytesPerSecond === undefined ? {} : { prefetchBytesPerSecond: o.prefetchBytesPerSecond }),
     verify: o.verify,
     allowOther: o.allowOther,

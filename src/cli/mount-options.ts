@@ -10,6 +10,7 @@ export type LogLevel = (typeof logLevels)[number];
 const errorPolicies = ["eio", "retry"] as const;
 const verifyModes = ["blob", "span", "none"] as const;
 const prefetchModes = ["none", "idle", "all"] as const;
+const profileModes = ["on", "off"] as const;
 
 /** Where the daemon's log goes. `path` as typed; without it the daemon chooses. */
 export interface LogTarget {
@@ -38,6 +39,7 @@ export interface MountOptions {
   readonly timeoutMs: number;
   readonly prefetch: (typeof prefetchModes)[number];
   readonly prefetchBytesPerSecond?: number;
+  readonly profile: (typeof profileModes)[number];
   readonly verify: (typeof verifyModes)[number];
   readonly allowOther: boolean;
   readonly foreground: boolean;
@@ -50,6 +52,7 @@ export const defaultMountOptions: MountOptions = {
   onError: "eio",
   timeoutMs: 60_000,
   prefetch: "none",
+  profile: "on",
   verify: "blob",
   allowOther: false,
   foreground: false,
@@ -239,6 +242,11 @@ export const optionTable: readonly OptionRow[] = [
     placeholder: "SIZE",
     defaultText: "no limit",
     help: "most bytes a second that prefetch takes from the network; reads are not slowed down",
+  }),
+  row("profile", "profile", oneOf(profileModes), {
+    placeholder: profileModes.join("|"),
+    defaultText: defaultMountOptions.profile,
+    help: "fetch first what the last mount with an empty cache read first, and write down what this one reads",
   }),
   row("allow_other", "allowOther", flag, {
     defaultText: "off",

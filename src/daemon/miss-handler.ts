@@ -13,6 +13,8 @@ export interface MissHandlerOptions {
   readonly onError: "eio" | "retry";
   readonly log: Log;
   readonly signal: AbortSignal;
+  /** Told of each read that waits, once; what it returns is disposed of when the read was answered. */
+  readonly onMiss: (device: number, first: number, last: number) => Disposable | undefined;
   /** Called before a read waits; what it returns is disposed of when the read was answered or waits for time to pass. */
   readonly onDemand: () => Disposable;
   /** Reads fail, or wait, because of this. Undefined: they work again. */
@@ -41,6 +43,7 @@ export class MissHandler {
       return;
     }
     const { signal, log, onHealth } = this.#o;
+    using _miss = this.#o.onMiss(device, first, last);
     for (let waitMs = RETRY_FIRST_MS; ; waitMs = Math.min(RETRY_MAX_MS, waitMs * 2)) {
       try {
         await this.#bring(layer, first, last, fileEndSpan);

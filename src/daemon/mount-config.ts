@@ -24,6 +24,7 @@ export interface MountConfig {
   readonly timeoutMs: number;
   readonly prefetch: "none" | "idle" | "all";
   readonly prefetchBytesPerSecond?: number;
+  readonly profile: "on" | "off";
   readonly verify: "blob" | "span" | "none";
   readonly allowOther: boolean;
   readonly flags: MountFlags;

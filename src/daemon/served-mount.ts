@@ -80,7 +80,11 @@ export class ServedMount implements AsyncDisposable {
       cleanup.defer(() => o.signal.removeEventListener("abort", stop));
       const source = kept?.manifestDigest ? pinSource(config.source, kept.manifestDigest) : config.source;
       const image = cleanup.add(
-        await openMountableImage({ ...config, source, ...o }, { ...o.log, warn }, stopping.signal),
+        await openMountableImage(
+          { ...config, source, ...o, ...profilesOf(config) },
+          { ...o.log, warn },
+          stopping.signal,
+        ),
       );
       if (kept) checkTree(image, kept);
       const parts = openParts(config, image, o.log, stopping, cleanup);
@@ -166,6 +170,11 @@ export class ServedMount implements AsyncDisposable {
   }
 }
 
+/** While a fill runs, what is read is no measure of what is wanted. */
+function profilesOf({ profile, prefetch }: MountConfig): { profiles?: { record: boolean } } {
+  return profile === "off" ? {} : { profiles: { record: prefetch === "none" } };
+}
+
 /** The kernel asks for inodes by number: another tree would answer with other files. */
 function checkTree(image: MountableImage, kept: KeptServedMount): void {
   const got = digestOfTree(image.tree);
@@ -213,6 +222,7 @@ function openParts(
     onError: config.onError,
     log,
     signal,
+    onMiss: (device, first, last) => image.profiles?.demand(device, first, last),
     onDemand: () => fill.demand(),
     onHealth: (now) => {
       problem = now;

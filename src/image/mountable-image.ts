@@ -8,6 +8,7 @@ import type { SpanTable } from "../layer/span-table.js";
 import type { ErofsImage } from "../native/erofs.js";
 import type { ImageConfig } from "../oci/config.js";
 import type { Digest } from "../oci/digest.js";
+import { AccessProfiles, type ProfiledLayer } from "./access-profiles.js";
 import { type BuildProgress, buildMissingIndexes, type LayerIndexes } from "./build-indexes.js";
 import {
   checkLayerIndex,
@@ -30,6 +31,8 @@ export interface MountableImageOptions extends SourceOptions, LayerChoice, Index
   readonly onBuildProgress?: (progress: BuildProgress) => void;
   /** See MetadataCache. */
   readonly tagAnswer?: Promise<TagAnswer | undefined>;
+  /** Replay the access profiles of the layers, and record others; see AccessProfiles. Without it nothing is done about them. */
+  readonly profiles?: { readonly record: boolean };
   /** What the cache may take up on disk; without it only the limits of others count. */
   readonly cacheSizeBytes?: number;
 }
@@ -39,13 +42,15 @@ export class MountableImage implements AsyncDisposable {
   readonly tree: ErofsImage;
   /** In the order of the tree's device slots. */
   readonly layers: readonly OpenLayer[];
+  readonly profiles: AccessProfiles | undefined;
   readonly manifestDigest: Digest | undefined;
   readonly #source: OpenSource;
   readonly #cleanup: Cleanup;
 
-  constructor(tree: ErofsImage, layers: readonly OpenLayer[], source: OpenSource, cleanup: Cleanup) {
+  constructor({ tree, layers, profiles }: Opened, source: OpenSource, cleanup: Cleanup) {
     this.tree = tree;
     this.layers = layers;
+    this.profiles = profiles;
     this.manifestDigest = source.resolved?.manifestDigest;
     this.#source = source;
     this.#cleanup = cleanup;
@@ -85,7 +90,7 @@ export async function openMountableImage(
     const layers = whole ? await openLayers(source) : [await source.openLayer(options)];
     const opening = { options, source, layers, cache, cleanup, log, signal };
     const opened = await (whole ? openWholeImage(opening) : openOneLayer(opening));
-    return new MountableImage(opened.tree, opened.layers, source, cleanup);
+    return new MountableImage(opened, source, cleanup);
   } catch (error) {
     await cleanup[Symbol.asyncDispose]();
     throw error;
@@ -95,6 +100,7 @@ export async function openMountableImage(
 interface Opened {
   readonly tree: ErofsImage;
   readonly layers: readonly OpenLayer[];
+  readonly profiles: AccessProfiles | undefined;
 }
 
 /** What an opening has in hand. `cleanup` closes whatever it opens. */
@@ -130,7 +136,9 @@ async function openOneLayer(opening: Opening): Promise<Opened> {
   if (!layer) throw new OcifsError("internal", "image: no layer was chosen");
   await using indexes = await findIndexes(opening, "checked");
   const indexed = await openIndexedLayer(options, layer, indexes.of(layer), cleanup, log, signal);
-  return { tree: indexed.tree, layers: [await openData(opening, indexed, indexed.table, indexes)] };
+  const data = await openData(opening, indexed, indexed.table, indexes);
+  const profiles = await startProfiles(opening, [{ index: indexed.index, data }]);
+  return { tree: indexed.tree, layers: [data], profiles };
 }
 
 async function openWholeImage(opening: Opening): Promise<Opened> {
@@ -144,12 +152,26 @@ async function openWholeImage(opening: Opening): Promise<Opened> {
     await findIndexes(opening, "checked", indexes);
     found = check();
   }
-  const tree = kept ?? (await mergeTrees(opening, found));
-  cleanup.defer(() => tree.close());
   // The same layer may come twice; it is one device then, applied twice.
   const distinct = new Map(found.map((each) => [each.layer.blob.digest, each]));
-  const open = async (each: LayerIndex) => openData(opening, each, await openLayerTable(each, cleanup), indexes);
-  return { tree, layers: await mapConcurrently([...distinct.values()], LAYERS_AT_ONCE, open, signal) };
+  const open = async (each: LayerIndex) => ({
+    index: each.index,
+    data: await openData(opening, each, await openLayerTable(each, cleanup), indexes),
+  });
+  const opened = await mapConcurrently([...distinct.values()], LAYERS_AT_ONCE, open, signal);
+  // Before the trees are merged: meanwhile the first bytes are on their way.
+  const profiles = await startProfiles(opening, opened);
+  const tree = kept ?? (await mergeTrees(opening, found));
+  cleanup.defer(() => tree.close());
+  return { tree, layers: opened.map(({ data }) => data), profiles };
+}
+
+async function startProfiles(
+  { options, cache, cleanup, log }: Opening,
+  layers: readonly ProfiledLayer[],
+): Promise<AccessProfiles | undefined> {
+  if (options.profiles === undefined) return undefined;
+  return cleanup.add(await AccessProfiles.start(layers, { ...options.profiles, cache, log }));
 }
 
 function mergeOf({ source, cache, log }: Opening, layers: readonly LayerIndex[]): MergedTarindex {

@@ -4,6 +4,18 @@ export const fetchSizes = {
   maxRangeBytes: 8 << 20,
   /** The first step of growth once a reader is seen to read on. */
   firstGrowthBytes: 1 << 20,
+  /** A file of up to this many compressed bytes is fetched whole once it is read here and there. */
+  wholeFileBytes: 8 << 20,
+  /** Bytes fetched ahead on a guess and not asked for so far, as a share of those that were asked for. */
+  unprovenShare: 0.25,
+  /** What an access profile has in one order is asked for in the order of the blob within this: neighbours come in one request. */
+  profileBatchBytes: 2 << 20,
+  /** Of a profile on its way at once: enough while the mount is made, when the answers wait for this process. */
+  profileInFlightBytes: 4 << 20,
+  /** Requests for it at once: they share the link, and what is wanted first should come first. */
+  profileRequests: 6,
+  /** Of a profile, or a quarter of it if that is less: fetched and not asked for by any reader so far. */
+  profileUnprovenBytes: 4 << 20,
   /** Holes this close together are fetched with what lies between: a request costs more than these bytes. */
   joinGapBytes: 64 << 10,
   /** Readers of one layer that are told apart when looking for sequential use. */

@@ -60,6 +60,7 @@ export interface LayerStats {
 /** One layer ready for reading: its source, its cache files and what fills them. */
 export class OpenLayer implements AsyncDisposable {
   readonly source: BlobSource;
+  readonly table: SpanTable;
   readonly store: SpanStore;
   readonly spans: SpanProvider;
   readonly device: CachedLayerDevice;
@@ -78,6 +79,7 @@ export class OpenLayer implements AsyncDisposable {
 
   private constructor(o: OpenLayerOptions, store: SpanStore, disk: DiskCache | undefined) {
     this.source = o.source;
+    this.table = o.table;
     this.store = store;
     this.#o = o;
     this.#disk = disk;

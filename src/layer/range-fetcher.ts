@@ -149,6 +149,23 @@ export class RangeFetcher implements AsyncDisposable {
     }
   }
 
+  /**
+   * Begins to fetch what is missing of `range` and nobody fetches, for nobody who waits: after all demand, and as far as the
+   * cache's limit is no reason against it. Who needs some of it meanwhile shares it. When `giveUp` fires, the rest is fetched
+   * no further than others wait for. After a failure those who share it ask for themselves. Nothing happens without a disk cache.
+   * Resolves when what was begun has ended, one way or the other.
+   */
+  async ahead(range: ByteRange, giveUp: AbortSignal): Promise<void> {
+    const disk = this.#disk;
+    if (!disk || this.#diskFailure || !this.#source.rangesSupported) return;
+    if (giveUp.aborted || this.#closing.signal.aborted) return;
+    const { begin, end } = alignToBlocks(range, this.#source.sizeBytes);
+    const flying = [...this.#transfers].map((t) => t.rest).filter((rest) => rest.begin < rest.end);
+    const missing = disk.missing({ begin, end: Math.min(end, begin + this.#room.stepBytes) });
+    const parts = joinClose(subtract(missing, flying), flying);
+    await Promise.all(parts.map((part) => this.#start(disk, part, { priority: "prefetch", giveUp }, "nobody")));
+  }
+
   /** The bytes of `range`, if they are all on disk: for reading what others may give up. */
   leaseIfThere(range: ByteRange): Lease | undefined {
     const lease = this.#disk && this.#leases.take(this.#disk, range);
@@ -249,7 +266,7 @@ export class RangeFetcher implements AsyncDisposable {
       const [hole] = subtract(file.missing({ begin: 0, end }), flying);
       if (hole && hole.begin < wanted.end) {
         const next = Math.min(end, ...flying.map((f) => f.begin).filter((begin) => begin > hole.begin));
-        this.#start(file, { begin: hole.begin, end: next }, options);
+        void this.#start(file, { begin: hole.begin, end: next }, options);
       }
       return;
     }
@@ -266,10 +283,16 @@ export class RangeFetcher implements AsyncDisposable {
       const [next] = subtract(file.missing(ahead), flying);
       if (next?.begin === tail.end) parts[parts.length - 1] = { begin: tail.begin, end: next.end };
     }
-    for (const part of parts) this.#start(file, part, options);
+    for (const part of parts) void this.#start(file, part, options);
   }
 
-  #start(file: CompressedFile, range: ByteRange, { priority = "demand", pace, giveUp }: NeedOptions): void {
+  /** The promise never rejects: who waits for bytes is told of a failure. */
+  #start(
+    file: CompressedFile,
+    range: ByteRange,
+    { priority = "demand", pace, giveUp }: NeedOptions,
+    begunFor: "caller" | "nobody" = "caller",
+  ): Promise<void> {
     const transfer = new Transfer(file, range, priority, pace);
     this.#transfers.add(transfer);
     const trim = () => transfer.trim();
@@ -289,6 +312,9 @@ export class RangeFetcher implements AsyncDisposable {
           this.#degrade(error);
           // The waiters look again, and start over in memory.
           transfer.finish();
+        } else if (begunFor === "nobody") {
+          // Its time limit began before anybody waited: who does now has one of his own.
+          transfer.cut(transfer.frontier);
         } else {
           transfer.fail(error);
         }
@@ -299,6 +325,7 @@ export class RangeFetcher implements AsyncDisposable {
       this.#running.delete(run);
       giveUp?.removeEventListener("abort", trim);
     });
+    return run;
   }
 
   /** Brings all of it, in one leg unless another process fetches parts of it too. */
@@ -343,8 +370,11 @@ export class RangeFetcher implements AsyncDisposable {
       transfer.advance(part.begin);
       const writer = file.writer(part);
       using budget = new WriteBudget(file === this.#disk ? this.#room : unlimitedRoom);
-      const { priority } = transfer;
-      for await (const chunk of this.#source.fetchRange(part.begin, part.end - part.begin, { signal, priority })) {
+      const onStart = () => {
+        transfer.flowing = true;
+      };
+      const options = { signal, priority: transfer.priority, onStart };
+      for await (const chunk of this.#source.fetchRange(part.begin, part.end - part.begin, options)) {
         transfer.flowing = true;
         if (!(await budget.spend(chunk.length, part.end - writer.frontier))) {
           transfer.refused = true;

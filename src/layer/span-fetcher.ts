@@ -1,11 +1,13 @@
 import { isOcifsError, type OcifsError, throwIfAborted } from "../base/errors.js";
 import { SPAN_SUSPECT, type SpanStore } from "../native/layer.js";
+import type { ByteRange } from "../native/sparse.js";
 import { waitShared } from "../registry/abort.js";
-import { fetchSizes } from "./fetch-sizes.js";
 import type { RangeFetcher } from "./range-fetcher.js";
-import { SequentialReaders } from "./sequential-readers.js";
+import { type Ahead, ReadAhead } from "./read-ahead.js";
 import { SpanProvider } from "./span-provider.js";
+import { neighboursIn, type SpanRange } from "./span-ranges.js";
 import { reserveSpan, type SpanRoom } from "./span-room.js";
+import { Speculation } from "./speculation.js";
 
 /** Times that spans may be gone before they are read until they are kept in memory. */
 const FLEETING_TRIES = 3;
@@ -28,7 +30,8 @@ export interface SpanFetcherOptions extends SpanRoom {
 export class SpanFetcher extends SpanProvider {
   readonly #o: SpanFetcherOptions;
   readonly #inFlight = new Map<number, Promise<void>>();
-  readonly #readers = new SequentialReaders();
+  readonly #speculation: Speculation;
+  readonly #readAhead: ReadAhead;
   readonly #goodWindows = new Set<number>();
   /** Spans that other processes gave up again and again before they could be read here. */
   readonly #fleeting = new Set<number>();
@@ -36,6 +39,8 @@ export class SpanFetcher extends SpanProvider {
   constructor(options: SpanFetcherOptions) {
     super();
     this.#o = options;
+    this.#speculation = new Speculation(options.table, (span) => options.store.present(span));
+    this.#readAhead = new ReadAhead(this.#speculation, options.table.spanCount);
   }
 
   override async ensure(
@@ -50,9 +55,13 @@ export class SpanFetcher extends SpanProvider {
     const absent = store.absent(first, last);
     if (absent.length === 0) return;
     if ((options.tries ?? 0) >= FLEETING_TRIES) for (const span of absent) this.#fleeting.add(span);
-    const growthBytes = this.#readers.note(first, last);
+    const plans = this.#readAhead
+      .note(first, last, options.fileEndSpan ?? last)
+      .flatMap((plan) => this.#absentOf(plan));
     const joined = new Set(absent.filter((span) => this.#inFlight.has(span)));
-    this.#startRuns(absent, growthBytes, options.fileEndSpan ?? last);
+    this.#startRuns(absent, plans);
+    // Behind what is wanted now.
+    for (const plan of plans) void this.#o.fetcher.ahead(this.#bytesOf(plan), plan.giveUp);
     const pending = absent.map((span) => (joined.has(span) ? this.#joined(span) : this.#inFlight.get(span)));
     await waitShared(Promise.all(pending), "read", options.signal);
   }
@@ -81,32 +90,32 @@ export class SpanFetcher extends SpanProvider {
     await waitShared(this.#inFlight.get(span) ?? Promise.resolve(), "fill", signal);
   }
 
+  override async fetchAhead(range: SpanRange, giveUp: AbortSignal): Promise<void> {
+    if (this.refusal) return;
+    const runs = this.#absentOf({ ...range, giveUp });
+    // In the same account as guesses, which therefore rest while much of a profile is on its way.
+    for (const run of runs) this.#speculation.enter(run);
+    await Promise.all(runs.map((run) => this.#o.fetcher.ahead(this.#bytesOf(run), giveUp)));
+  }
+
   protected override ended(): Promise<unknown> {
     return Promise.allSettled(this.#inFlight.values());
   }
 
   /** One request for each run of neighbouring spans, so that the range they need is asked for as a whole. */
-  #startRuns(absent: readonly number[], growthBytes: number, fileEndSpan: number): void {
+  #startRuns(absent: readonly number[], plans: readonly Ahead[]): void {
     const todo = absent.filter((span) => !this.#inFlight.has(span));
-    for (let i = 0; i < todo.length; ) {
-      let j = i;
-      while (j + 1 < todo.length && todo[j + 1] === (todo[j] ?? 0) + 1) j++;
-      const run = todo.slice(i, j + 1);
-      i = j + 1;
-      const firstSpan = run[0] ?? 0;
-      const lastSpan = run.at(-1) ?? firstSpan;
-      const growTo = this.#growthEnd(lastSpan, growthBytes, fileEndSpan);
+    for (const run of neighboursIn(todo)) {
+      // What is wanted next comes in the same request.
+      const next = plans.find((plan) => plan.first === run.last + 1);
+      const more = next ? { growTo: this.#bytesOf(next).end, giveUp: next.giveUp } : {};
       // The whole run's range is asked for at once; its spans are filled one by one as the bytes arrive.
-      const whole = {
-        begin: this.#o.table.compressedRange(firstSpan).begin,
-        end: this.#o.table.compressedRange(lastSpan).end,
-      };
       const fetched = this.#o.fetcher
-        .need(whole, { growTo, signal: this.closing.signal })
+        .need(this.#bytesOf(run), { ...more, signal: this.closing.signal })
         .then((lease) => lease.release());
       // Each span asks for its own bytes and meets the same failure there.
       fetched.catch(noteHandled);
-      for (const span of run) this.#start(span);
+      for (let span = run.first; span <= run.last; span++) this.#start(span);
     }
   }
 
@@ -117,16 +126,15 @@ export class SpanFetcher extends SpanProvider {
     work.catch(noteHandled);
   }
 
-  #growthEnd(lastSpan: number, growthBytes: number, fileEndSpan: number): number {
+  /** What is worth fetching of a plan: a span that is decoded may have lost its compressed bytes, and needs them no more. */
+  #absentOf({ first, last, giveUp }: Ahead): Ahead[] {
+    return neighboursIn(this.#o.store.absent(first, last)).map((run) => ({ ...run, giveUp }));
+  }
+
+  /** The bytes of the blob that neighbouring spans are made of. */
+  #bytesOf({ first, last }: SpanRange): ByteRange {
     const { table } = this.#o;
-    const from = table.compressedRange(lastSpan).end;
-    let end = from;
-    for (let span = lastSpan + 1; span <= fileEndSpan && span < table.spanCount; span++) {
-      const next = table.compressedRange(span).end;
-      if (next - from > Math.min(growthBytes, fetchSizes.maxRangeBytes)) break;
-      end = next;
-    }
-    return end;
+    return { begin: table.compressedRange(first).begin, end: table.compressedRange(last).end };
   }
 
   async #makePresent(span: number): Promise<void> {
@@ -138,7 +146,7 @@ export class SpanFetcher extends SpanProvider {
     this.#o.onRefetch(span, damage.message);
     // Without a digest the span before it has been decoded as well, to check the window.
     const first = table.digest(span) || span === 0 ? span : span - 1;
-    await this.#o.fetcher.discard({ begin: table.compressedRange(first).begin, end: table.compressedRange(span).end });
+    await this.#o.fetcher.discard(this.#bytesOf({ first, last: span }));
     const stillDamaged = await this.#fill(span);
     if (stillDamaged) throw stillDamaged;
   }

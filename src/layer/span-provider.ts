@@ -1,6 +1,7 @@
 import { setMaxListeners } from "node:events";
 import { setTimeout as delay } from "node:timers/promises";
 import { OcifsError, throwIfAborted } from "../base/errors.js";
+import type { SpanRange } from "./span-ranges.js";
 
 /** Between two tries to write a span that is being evicted, or that finds the memory full of others. */
 const BUSY_POLL_MS = 20;
@@ -32,6 +33,14 @@ export abstract class SpanProvider implements AsyncDisposable {
    * read. Its compressed bytes should be here: those that are not are fetched as demand.
    */
   abstract bring(span: number, signal: AbortSignal): Promise<void>;
+
+  /**
+   * Fetches what these spans are made of before anybody asks for them, as RangeFetcher.ahead does; they stay compressed. Resolves
+   * when nothing more of it is on its way, whatever came. Providers that cannot use parts of a blob do nothing.
+   */
+  async fetchAhead(_range: SpanRange, _giveUp: AbortSignal): Promise<void> {
+    return;
+  }
 
   /** Until disposal none of these spans is given up for want of room: for who reads them next. */
   hold(first: number, last: number): Disposable {

@@ -25,7 +25,7 @@ export class Transfer {
   readonly pace: Pace | undefined;
   /** End of what is locked against other processes. */
   lockedEnd = 0;
-  /** Bytes arrive: whoever joins need not fear that it still waits for a connection. */
+  /** It has been sent, or its bytes arrive: whoever joins need not fear that it still waits for a connection. */
   flowing = false;
   /** There was no room for its bytes: who needs them does without the disk. */
   refused = false;

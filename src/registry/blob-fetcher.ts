@@ -36,6 +36,8 @@ export interface BlobLocation {
 export interface RangeOptions {
   readonly signal?: AbortSignal | undefined;
   readonly priority?: Priority | undefined;
+  /** Called when a connection is free for the request, and again for each that resumes it. */
+  readonly onStart?: (() => void) | undefined;
 }
 
 /** Answers of a remembered redirect target that mean "ask the registry again": expired, revoked, moved. */
@@ -86,7 +88,7 @@ export class BlobFetcher {
       throwIfAborted(signal, what);
       const wanted = { start: position, end, sizeBytes: this.location.sizeBytes };
       try {
-        for await (const chunk of this.#attempt(wanted, what, signal, options.priority ?? "demand")) {
+        for await (const chunk of this.#attempt(wanted, what, signal, options)) {
           position += chunk.length;
           unrewarded += chunk.length;
           if (unrewarded >= limits.progressBytes) {
@@ -110,9 +112,10 @@ export class BlobFetcher {
     wanted: WantedRange,
     what: string,
     signal: AbortSignal,
-    priority: Priority,
+    { priority = "demand", onStart }: RangeOptions,
   ): AsyncIterable<Uint8Array> {
     using _place = await this.#context.gate.enter(priority, signal);
+    onStart?.();
     using response = await this.#open(wanted, what, signal);
     let position = bodyStartOf(response, wanted, what);
     if (response.status === 206) this.#wholeAnswers = 0;

@@ -46,11 +46,14 @@ export class ProgramImage {
     return new ProgramImage(bench, indexes);
   }
 
-  /** A new cache that knows the image's indexes and nothing of its layers. */
-  async coldCache(): Promise<string> {
+  /**
+   * A new cache that knows the image's indexes and nothing of its layers. `profilesFrom`: another cache, whose access profiles it
+   * has besides; without it there are none.
+   */
+  async coldCache(profilesFrom?: string): Promise<string> {
     const directory = await this.#bench.freshDirectory("cache");
     await mkdir(join(directory, "indexes"));
-    await cp(join(this.#indexes, "indexes"), join(directory, "indexes"), { recursive: true });
+    await cp(join(profilesFrom ?? this.#indexes, "indexes"), join(directory, "indexes"), { recursive: true });
     return directory;
   }
 

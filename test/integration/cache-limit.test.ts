@@ -115,12 +115,14 @@ test("what was read last stays", async (t) => {
   const fixture = await makeLayerFixture(t, big);
   const { layer, blob } = await openLimited(t, fixture, 6 * MIB);
   const hot = () => checkRead(layer, fixture, 5 * MIB, MIB);
+  // Random content: the blob's bytes lie where the tar's do. What is fetched ahead of the other reads is no matter.
+  const middle = 5.5 * MIB;
+  const fetchesOfHot = () => blob.requests.filter((r) => r.offset <= middle && middle < r.offset + r.length).length;
   await hot();
   for (let at = 0; at < fixture.tar.length; at += MIB) {
     await checkRead(layer, fixture, at, MIB);
-    const before = blob.delivered;
     await hot();
-    assert.equal(blob.delivered, before, `the hot part was gone at ${at}`);
+    assert.equal(fetchesOfHot(), 1, `the hot part was gone at ${at}`);
   }
 });
 

@@ -74,6 +74,65 @@ test("a reader gets its bytes before the transfer ends", async (t) => {
   assert.equal(blob.requests.length, 1);
 });
 
+test("what is fetched for nobody comes as prefetch, in the parts that are missing, and is shared", async (t) => {
+  const { blob, fetcher } = await setUp(t);
+  (await fetcher.need({ begin: 300 * KIB, end: 400 * KIB })).release();
+  const priorities: (string | undefined)[] = [];
+  const gate = deferred();
+  blob.beforeChunk = async (position, options) => {
+    priorities.push(options.priority);
+    options.onStart?.();
+    if (position >= 450 * KIB) await gate.promise;
+  };
+  const ahead = fetcher.ahead({ begin: 200 * KIB, end: 500 * KIB }, new AbortController().signal);
+  check(blob, await fetcher.need({ begin: 250 * KIB, end: 410 * KIB }), 250 * KIB, 410 * KIB);
+  gate.resolve();
+  await ahead;
+  assert.deepEqual(blob.requests.slice(1), [
+    { offset: 200 * KIB, length: 100 * KIB },
+    { offset: 400 * KIB, length: 100 * KIB },
+  ]);
+  assert.ok(priorities.every((priority) => priority === "prefetch"));
+});
+
+test("what is fetched for nobody stops when it is given up, but for what somebody waits for", async (t) => {
+  const { blob, fetcher } = await setUp(t);
+  const gate = deferred();
+  blob.beforeChunk = async (position, options) => {
+    options.onStart?.();
+    if (position >= 64 * KIB) await gate.promise;
+  };
+  const giveUp = new AbortController();
+  const ahead = fetcher.ahead({ begin: 0, end: 900 * KIB }, giveUp.signal);
+  const waits = fetcher.need({ begin: 100 * KIB, end: 200 * KIB });
+  giveUp.abort();
+  gate.resolve();
+  check(blob, await waits, 100 * KIB, 200 * KIB);
+  await ahead;
+  assert.equal(blob.requests.length, 1);
+  assert.ok(blob.delivered <= 200 * KIB + blob.chunkBytes, `${blob.delivered} bytes`);
+  await fetcher.ahead({ begin: 0, end: 900 * KIB }, giveUp.signal);
+  assert.equal(blob.requests.length, 1);
+});
+
+test("who shares what was fetched for nobody and fails asks for himself", async (t) => {
+  const { blob, fetcher } = await setUp(t);
+  blob.beforeChunk = async (position, options) => {
+    options.onStart?.();
+    if (blob.requests.length === 1 && position >= 64 * KIB) throw new OcifsError("network", "connection reset");
+  };
+  const ahead = fetcher.ahead({ begin: 0, end: 900 * KIB }, new AbortController().signal);
+  check(blob, await fetcher.need({ begin: 50 * KIB, end: 200 * KIB }), 50 * KIB, 200 * KIB);
+  await ahead;
+  assert.equal(blob.requests.length, 2);
+});
+
+test("without a disk, nothing is fetched for nobody", async (t) => {
+  const { blob, fetcher } = await setUp(t, { disk: false });
+  await fetcher.ahead({ begin: 0, end: 900 * KIB }, new AbortController().signal);
+  assert.equal(blob.requests.length, 0);
+});
+
 test("growth goes as far as nothing is there yet", async (t) => {
   const { blob, fetcher } = await setUp(t);
   (await fetcher.need({ begin: 400 * KIB, end: 404 * KIB })).release();
