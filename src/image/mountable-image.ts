@@ -29,6 +29,8 @@ export interface MountableImageOptions extends SourceOptions, LayerChoice, Index
   readonly onBuildProgress?: (progress: BuildProgress) => void;
   /** See MetadataCache. */
   readonly tagAnswer?: Promise<TagAnswer | undefined>;
+  /** Of a whole image only so many of its layers, from the base. */
+  readonly layerCount?: number;
   /** What the cache may take up on disk; without it only the limits of others count. */
   readonly cacheSizeBytes?: number;
 }
@@ -74,7 +76,7 @@ export async function openMountableImage(
     const chosen = options.layer !== undefined || options.blob !== undefined || options.tarindex !== undefined;
     // Of a blob by itself there is nothing to merge, and an index that was named is shown as it is.
     const whole = !chosen && source.resolved !== undefined;
-    const layers = whole ? await openLayers(source) : [await source.openLayer(options)];
+    const layers = whole ? await openLayers(source, options.layerCount) : [await source.openLayer(options)];
     const opening = { options, source, layers, cache, cleanup, log, signal };
     const opened = await (whole ? openWholeImage(opening) : openOneLayer(opening));
     return new MountableImage(opened.tree, opened.layers, source.resolved?.manifestDigest, cleanup);
@@ -101,8 +103,8 @@ interface Opening {
   readonly signal: AbortSignal | undefined;
 }
 
-function openLayers(source: OpenSource): Promise<SourceLayer[]> {
-  return Promise.all(Array.from({ length: source.layerCount }, (_, layer) => source.openLayer({ layer })));
+function openLayers(source: OpenSource, count = source.layerCount): Promise<SourceLayer[]> {
+  return Promise.all(Array.from({ length: count }, (_, layer) => source.openLayer({ layer })));
 }
 
 function findIndexes(

@@ -8,6 +8,7 @@ import { cacheVerifyCommand } from "./cache-verify.js";
 import { catCommand } from "./cat.js";
 import { indexCreateCommand } from "./index-create.js";
 import { lsCommand } from "./ls.js";
+import { snapshotterCommand } from "./snapshotter.js";
 import { statCommand } from "./stat.js";
 import { statusCommand } from "./status.js";
 
@@ -18,6 +19,7 @@ export const commands: readonly RegisteredCommand[] = [
   catCommand,
   statCommand,
   statusCommand,
+  snapshotterCommand,
   defineGroup("cache", "What fetched data is kept: du, ls, verify, drop, gc, pin, unpin", [
     cacheDuCommand,
     cacheLsCommand,
