@@ -3,7 +3,7 @@ import { once } from "node:events";
 import { chmod, mkdir, mkdtemp, open, readFile, rm, writeFile } from "node:fs/promises";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { type Client, credentials, makeClientConstructor, type ServiceDefinition } from "@grpc/grpc-js";
 import { fromJSON } from "@grpc/proto-loader";
@@ -168,7 +168,8 @@ export class ContainerdSandbox implements AsyncDisposable {
 
   /** Starts a container and lets it run. */
   run(reference: string, command: readonly string[], snapshotter = "ocifs"): RunningContainer {
-    const id = `c${this.#containers++}`;
+    // Of all containerds of a machine: runc keeps its state in one place.
+    const id = `${basename(this.directory)}-${this.#containers++}`;
     const words = [
       "--address",
       this.#address,
@@ -218,10 +219,11 @@ export class ContainerdSandbox implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#containerd !== undefined) {
-      for (const container of this.#started) {
-        if (container.process.exitCode === null) await this.kill(container);
-      }
+      // Also those whose `ctr run` lost its containerd.
+      const ids = (await this.ctrOut("tasks", "ls", "-q")).split("\n").filter((id) => id !== "");
+      for (const id of ids) await this.ctr("tasks", "rm", "--force", id);
     }
+    await Promise.all(this.#started.map(({ end }) => end));
     await this.stopContainerd();
     await this.stopSnapshotter();
     for (const path of (await this.mounts()).reverse()) await runProgram("umount", ["-l", path]);
