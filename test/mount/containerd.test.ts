@@ -78,8 +78,7 @@ test("containerd pulls, runs, removes and restarts with images that are mounted"
     await stopRegistry();
     running.process.stdin?.write("x");
     await sandbox.startSnapshotter();
-    // containerd waits a second before it connects again, and says so to whoever asks meanwhile.
-    await until(async () => (await sandbox.ctr("snapshots", "--snapshotter", "ocifs", "usage")).status === 0);
+    await sandbox.reconnected();
     assert.deepEqual(await sandbox.run(app, hello).end, { status: 0, stdout: "hello from app\n" });
     running.process.stdin?.end();
     const { status, stdout } = await running.end;

@@ -204,6 +204,11 @@ export class ContainerdSandbox implements AsyncDisposable {
     await container.end;
   }
 
+  /** After a restart of the snapshotter: containerd waits a second before it connects again, and fails what is asked meanwhile. */
+  async reconnected(): Promise<void> {
+    while ((await this.ctr("snapshots", "--snapshotter", "ocifs", "usage")).status !== 0) await delay(20);
+  }
+
   /** Mountpoints in here. */
   async mounts(): Promise<string[]> {
     const lines = (await readFile("/proc/self/mountinfo", "utf8")).split("\n");
