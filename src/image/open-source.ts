@@ -108,9 +108,14 @@ export class OpenSource implements AsyncDisposable {
 
   /** The digest that the layer's uncompressed tar must have, from the image's config; undefined for a `file:` blob. */
   async fetchDiffId(layerNumber: number, signal?: AbortSignal): Promise<Digest | undefined> {
+    return (await this.fetchConfig(signal))?.diffIds[layerNumber];
+  }
+
+  /** The image's config; undefined for a `file:` blob. */
+  async fetchConfig(signal?: AbortSignal): Promise<ImageConfig | undefined> {
     if (!this.#provider || !this.resolved) return undefined;
     this.#config ??= this.#provider.fetchConfig(this.resolved, signal);
-    return (await this.#config).diffIds[layerNumber];
+    return await this.#config;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

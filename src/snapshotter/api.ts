@@ -1,32 +1,5 @@
 import type { ServiceDefinition } from "@grpc/grpc-js";
-import { fromJSON } from "@grpc/proto-loader";
-import { OcifsError } from "../base/errors.js";
-
-/**
- * The wire format of containerd.services.snapshots.v1 (its API 1.6, which newer ones are compatible with), as protobufjs
- * takes it: fields by name with their type and number.
- */
-const message = (fields: Readonly<Record<string, readonly [type: string, id: number]>>) => ({
-  fields: Object.fromEntries(
-    Object.entries(fields).map(([name, [type, id]]) => {
-      if (type.startsWith("repeated ")) return [name, { rule: "repeated", type: type.slice("repeated ".length), id }];
-      return [name, type === "labels" ? { keyType: "string", type: "string", id } : { type, id }];
-    }),
-  ),
-});
-
-const method = (name: string, requestType: string, responseType: string, responseStream = false) => ({
-  [name]: { requestType, responseType, ...(responseStream ? { responseStream } : {}) },
-});
-
-const types = {
-  Mount: message({
-    type: ["string", 1],
-    source: ["string", 2],
-    target: ["string", 3],
-    options: ["repeated string", 4],
-  }),
-};
+import { loadService, message, method } from "./protobuf.js";
 
 const mountsResponse = message({ mounts: ["repeated containerd.types.Mount", 1] });
 const keyRequest = message({ snapshotter: ["string", 1], key: ["string", 2] });
@@ -38,6 +11,7 @@ const newSnapshotRequest = message({
 });
 const infoResponse = message({ info: ["Info", 1] });
 
+/** containerd.services.snapshots.v1 as of its API 1.6, which newer ones are compatible with. */
 const snapshots = {
   Kind: { values: { UNKNOWN: 0, VIEW: 1, ACTIVE: 2, COMMITTED: 3 } },
   Info: message({
@@ -84,51 +58,16 @@ const snapshots = {
       ...method("Remove", "RemoveSnapshotRequest", "google.protobuf.Empty"),
       ...method("Stat", "StatSnapshotRequest", "StatSnapshotResponse"),
       ...method("Update", "UpdateSnapshotRequest", "UpdateSnapshotResponse"),
-      ...method("List", "ListSnapshotsRequest", "ListSnapshotsResponse", true),
+      ...method("List", "ListSnapshotsRequest", "ListSnapshotsResponse", { responseStream: true }),
       ...method("Usage", "UsageRequest", "UsageResponse"),
       ...method("Cleanup", "CleanupRequest", "google.protobuf.Empty"),
     },
   },
 };
 
-const wellKnown = {
-  Timestamp: message({ seconds: ["int64", 1], nanos: ["int32", 2] }),
-  FieldMask: message({ paths: ["repeated string", 1] }),
-  Empty: message({}),
-};
-
-const nested = (path: string, content: object): object =>
-  path.split(".").reduceRight((inner, name) => ({ nested: { [name]: inner } }), { nested: content } as object);
-
-interface Namespace {
-  nested: Record<string, Namespace>;
-}
-
-function merge(into: Namespace, other: Namespace): void {
-  for (const [name, inner] of Object.entries(other.nested)) {
-    const there = into.nested[name];
-    if (there === undefined) into.nested[name] = inner;
-    else merge(there, inner);
-  }
-}
-
-/** `containerd.services.snapshots.v1.Snapshots`; 64-bit numbers are JavaScript's, enums are numbers. */
+/** `containerd.services.snapshots.v1.Snapshots`, which containerd serves too. */
 export function loadSnapshotsService(): ServiceDefinition {
-  const root = { nested: {} } as Namespace;
-  merge(root, nested("google.protobuf", wellKnown) as Namespace);
-  merge(root, nested("containerd.types", types) as Namespace);
-  merge(root, nested("containerd.services.snapshots.v1", snapshots) as Namespace);
-  const loaded = fromJSON(root as never, {
-    keepCase: true,
-    longs: Number,
-    enums: Number,
-    defaults: true,
-    objects: true,
-  });
-  const service = loaded["containerd.services.snapshots.v1.Snapshots"];
-  if (service === undefined || "format" in service)
-    throw new OcifsError("internal", "snapshots API: it has no service");
-  return service as ServiceDefinition;
+  return loadService("containerd.services.snapshots.v1", snapshots, "Snapshots");
 }
 
 export const snapshotKinds = { view: 1, active: 2, committed: 3 } as const;

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { readdir, readFile } from "node:fs/promises";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { appLayer, baseLayer, pushContainerImage } from "../support/container-images.js";
@@ -65,6 +65,16 @@ test("containerd pulls, runs, removes and restarts with images that are mounted"
     assert.equal((await sandbox.run(base, ["/tool", "cat", "/etc/gone"]).end).status, 0);
   });
 
+  await t.test("ocifs pull makes the image known in another namespace, with the same mount", async () => {
+    const mounts = await sandbox.mounts();
+    assert.deepEqual(await sandbox.ocifsPull(app), { status: 0, stdout: `${app}\n`, stderr: "" });
+    const id = basename(sandbox.directory);
+    const run = ["--namespace", "default", "run", "--rm", "--snapshotter", "ocifs", app, id];
+    assert.equal(await sandbox.ctrOut(...run, ...hello), "hello from app\n");
+    assert.deepEqual(await sandbox.mounts(), mounts);
+    await sandbox.ctrOut("--namespace", "default", "images", "rm", app);
+  });
+
   await t.test("usage is what the cache and the writable layers take up", async () => {
     const lines = (await sandbox.ctrOut("snapshots", "--snapshotter", "ocifs", "usage")).trim().split("\n").slice(1);
     assert.equal(lines.length, 2, lines.join());
@@ -114,6 +124,9 @@ test("what cannot be mounted is unpacked by containerd, and says why", async (t)
   if (!requireRootAndFuse(t)) return;
   // To a registry that is not said to be one of plain HTTP, ocifs speaks TLS in vain.
   const { sandbox, app } = await setUp(t, { insecure: [] });
+  const refused = await sandbox.ocifsPull(app);
+  assert.equal(refused.status, 1);
+  assert.match(refused.stderr, /the snapshotter "ocifs" does not mount layer 0; its log says why/);
   await sandbox.pull(app);
   assert.deepEqual(await sandbox.run(app, hello).end, { status: 0, stdout: "hello from app\n" });
   assert.equal((await sandbox.run(app, ["/tool", "cat", "/etc/gone"]).end).status, 1);

@@ -111,7 +111,7 @@ export class ContainerdSandbox implements AsyncDisposable {
     const child = spawn("containerd", ["-c", config], { stdio: ["ignore", log.fd, log.fd] });
     await log.close();
     this.#containerd = child;
-    await this.#listens(this.#address, child, "containerd");
+    await this.#listens(this.address, child, "containerd");
   }
 
   /** Ends it and waits for its end. */
@@ -134,6 +134,12 @@ export class ContainerdSandbox implements AsyncDisposable {
     await this.#cri("PullImage", { image: { image: reference } });
   }
 
+  /** `ocifs pull` into containerd's namespace `default`. */
+  async ocifsPull(reference: string): Promise<Finished> {
+    const words = ["pull", reference, "--address", this.address, "--cachedir", this.cache, "--insecure"];
+    return await runCommand([...programLine("ocifs"), ...words], { env: this.env });
+  }
+
   async removeImage(reference: string): Promise<void> {
     await this.#cri("RemoveImage", { image: { image: reference } });
   }
@@ -141,7 +147,7 @@ export class ContainerdSandbox implements AsyncDisposable {
   async #cri(method: "PullImage" | "RemoveImage", request: object): Promise<void> {
     const definition = fromJSON(criApi as never, { keepCase: true })["runtime.v1.ImageService"] as ServiceDefinition;
     const Service = makeClientConstructor(definition, "ImageService");
-    const client: Client = new Service(`unix:${this.#address}`, credentials.createInsecure());
+    const client: Client = new Service(`unix:${this.address}`, credentials.createInsecure());
     try {
       await new Promise<void>((resolve, reject) => {
         const call = (client as unknown as Record<string, (request: object, done: (error: unknown) => void) => void>)[
@@ -154,9 +160,10 @@ export class ContainerdSandbox implements AsyncDisposable {
     }
   }
 
-  /** ctr in CRI's namespace. */
+  /** ctr in CRI's namespace, unless the arguments begin with another. */
   async ctr(...args: readonly string[]): Promise<Finished> {
-    return await runCommand(["ctr", "--address", this.#address, "--namespace", CRI_NAMESPACE, ...args]);
+    const namespace = args[0] === "--namespace" ? [] : ["--namespace", CRI_NAMESPACE];
+    return await runCommand(["ctr", "--address", this.address, ...namespace, ...args]);
   }
 
   /** The same, which has to succeed. */
@@ -172,7 +179,7 @@ export class ContainerdSandbox implements AsyncDisposable {
     const id = `${basename(this.directory)}-${this.#containers++}`;
     const words = [
       "--address",
-      this.#address,
+      this.address,
       "--namespace",
       CRI_NAMESPACE,
       "run",
@@ -235,7 +242,7 @@ export class ContainerdSandbox implements AsyncDisposable {
     await rm(this.directory, { recursive: true, force: true, maxRetries: 10 });
   }
 
-  get #address(): string {
+  get address(): string {
     return join(this.directory, "containerd.sock");
   }
 
@@ -261,7 +268,7 @@ export class ContainerdSandbox implements AsyncDisposable {
 root = "${join(this.directory, "containerd")}"
 state = "${join(this.directory, "state")}"
 [grpc]
-  address = "${this.#address}"
+  address = "${this.address}"
 [ttrpc]
   address = "${join(this.directory, "containerd.ttrpc")}"
 [proxy_plugins.ocifs]

@@ -8,6 +8,7 @@ import { cacheVerifyCommand } from "./cache-verify.js";
 import { catCommand } from "./cat.js";
 import { indexCreateCommand } from "./index-create.js";
 import { lsCommand } from "./ls.js";
+import { pullCommand } from "./pull.js";
 import { snapshotterCommand } from "./snapshotter.js";
 import { statCommand } from "./stat.js";
 import { statusCommand } from "./status.js";
@@ -20,6 +21,7 @@ export const commands: readonly RegisteredCommand[] = [
   statCommand,
   statusCommand,
   snapshotterCommand,
+  pullCommand,
   defineGroup("cache", "What fetched data is kept: du, ls, verify, drop, gc, pin, unpin", [
     cacheDuCommand,
     cacheLsCommand,
