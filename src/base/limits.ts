@@ -122,6 +122,20 @@ export const limits = {
   runSettings: 4096,
   /** passwd and group of an image, each: ten thousand users with room. */
   userFileBytes: 1 << 20,
+  /** Snapshots of one snapshotter: a hundred for each of the few hundred containers that a node runs. */
+  snapshots: 65_536,
+  /** A snapshot's record: name, parent and labels, of which containerd allows 4 KiB each. */
+  snapshotRecordBytes: 256 << 10,
+  /** Filters of one list request; containerd's own have one. */
+  snapshotFilters: 64,
+  /** One request of containerd to the snapshotter: a name and labels. */
+  snapshotRequestBytes: 1 << 20,
+  /** Requests of one connection that are being answered; further ones wait in HTTP/2's flow. */
+  snapshotRequests: 256,
+  /** Images whose layers the snapshotter remembers, and images it refused: pulls that go on at a time, and a little more. */
+  snapshotImages: 64,
+  /** Mounts that are made again at a time after a start: each starts a process. */
+  snapshotMountsAtOnce: 4,
   /** One line of the log; longer ones are cut. */
   logLineCharacters: 8 << 10,
   /** Different messages whose repetitions are counted. */

@@ -11,6 +11,8 @@ export interface MountConfig {
   readonly mountpoint: string;
   readonly layer?: number;
   readonly blob?: Digest;
+  /** The lowest layers only, merged; all without it. */
+  readonly layerCount?: number;
   readonly platform?: string;
   readonly username?: string;
   readonly password?: string;

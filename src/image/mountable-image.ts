@@ -33,6 +33,8 @@ export interface MountableImageOptions extends SourceOptions, LayerChoice, Index
   readonly tagAnswer?: Promise<TagAnswer | undefined>;
   /** Replay the access profiles of the layers, and record others; see AccessProfiles. Without it nothing is done about them. */
   readonly profiles?: { readonly record: boolean };
+  /** Of a whole image only so many of its layers, from the base. */
+  readonly layerCount?: number;
   /** What the cache may take up on disk; without it only the limits of others count. */
   readonly cacheSizeBytes?: number;
 }
@@ -87,7 +89,7 @@ export async function openMountableImage(
     const chosen = options.layer !== undefined || options.blob !== undefined || options.tarindex !== undefined;
     // Of a blob by itself there is nothing to merge, and an index that was named is shown as it is.
     const whole = !chosen && source.resolved !== undefined;
-    const layers = whole ? await openLayers(source) : [await source.openLayer(options)];
+    const layers = whole ? await openLayers(source, options.layerCount) : [await source.openLayer(options)];
     const opening = { options, source, layers, cache, cleanup, log, signal };
     const opened = await (whole ? openWholeImage(opening) : openOneLayer(opening));
     return new MountableImage(opened, source, cleanup);
@@ -115,8 +117,8 @@ interface Opening {
   readonly signal: AbortSignal | undefined;
 }
 
-function openLayers(source: OpenSource): Promise<SourceLayer[]> {
-  return Promise.all(Array.from({ length: source.layerCount }, (_, layer) => source.openLayer({ layer })));
+function openLayers(source: OpenSource, count = source.layerCount): Promise<SourceLayer[]> {
+  return Promise.all(Array.from({ length: count }, (_, layer) => source.openLayer({ layer })));
 }
 
 function findIndexes(

@@ -10,7 +10,7 @@ const sourceRoot = join(dirname(fileURLToPath(import.meta.url)), "..", "..", "..
 /** From top to bottom; parts on one line may use each other as long as no circle arises. Imports point down. */
 const order = [
   ["cli"],
-  ["bundle"],
+  ["bundle", "snapshotter"],
   ["daemon", "proxy"],
   ["drivers", "image"],
   ["index", "layer"],

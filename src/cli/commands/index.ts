@@ -10,6 +10,8 @@ import { catCommand } from "./cat.js";
 import { indexCreateCommand } from "./index-create.js";
 import { lsCommand } from "./ls.js";
 import { proxyCommand } from "./proxy.js";
+import { pullCommand } from "./pull.js";
+import { snapshotterCommand } from "./snapshotter.js";
 import { statCommand } from "./stat.js";
 import { statusCommand } from "./status.js";
 import { unbundleCommand } from "./unbundle.js";
@@ -25,6 +27,8 @@ export const commands: readonly RegisteredCommand[] = [
   bundleCommand,
   unbundleCommand,
   proxyCommand,
+  snapshotterCommand,
+  pullCommand,
   defineGroup("cache", "What fetched data is kept: du, ls, verify, drop, gc, pin, unpin", [
     cacheDuCommand,
     cacheLsCommand,
