@@ -117,6 +117,8 @@ class SpanStore {
   // evicted, here or in another process, is left alone. `adopted` counts those that became present.
   Status Adopt(SpanRange range, uint64_t* adopted);
   // From now on spans go to memory. The caller logs why.
+  // Space may have come back: the next span is written to data again.
+  void RetryDisk() { disk_ok_.store(data_fd_ >= 0, std::memory_order_relaxed); }
   void DisableDisk() { disk_ok_.store(false, std::memory_order_relaxed); }
   bool disk_ok() const { return disk_ok_.load(std::memory_order_relaxed); }
 

@@ -27,6 +27,8 @@ async function main(argv: readonly string[], signal: AbortSignal): Promise<void>
     return;
   }
   const { request } = command;
+  // A process that stays must not show for good what stood in its arguments.
+  if (request.options.password !== undefined) process.title = "mount.ocifs";
   const config = await toMountConfig(request, await findMountpoint(request.mountpoint));
   if (request.verbose && request.toleratedWords.length > 0) {
     process.stderr.write(`mount.ocifs: passed over: ${request.toleratedWords.join(", ")}\n`);

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { Cleanup } from "../base/cleanup.js";
 import { OcifsError } from "../base/errors.js";
 import { type Log, openLog } from "../base/log.js";
+import { type Problem, problemNow } from "../base/problem.js";
 import { version } from "../base/version.js";
 import type { Mounted } from "../drivers/driver.js";
 import { mountWithFuse } from "../drivers/fuse.js";
@@ -71,14 +72,14 @@ export async function runMount(
   );
   // The fill is waited for at the end, whatever the end is.
   cleanup.defer(stop);
-  let problem: string | undefined;
+  let problem: Problem | undefined;
   const misses = new MissHandler(image.layers, {
     onError: config.onError,
     log,
     signal: stopping.signal,
     onDemand: () => fill.demand(),
     onHealth: (now) => {
-      problem = now;
+      problem = problemNow(problem, now);
     },
   });
   const mount = await mountWithFuse({
@@ -132,7 +133,7 @@ function describe(
   image: MountableImage,
   mount: Mounted,
   fill: BackgroundFill,
-  more: { driverReason: string; mountedAt: string; problem: string | undefined },
+  more: { driverReason: string; mountedAt: string; problem: Problem | undefined },
 ): MountStatus {
   const stats = mount.stats();
   const layers = image.layers.map((layer) => {
@@ -151,7 +152,9 @@ function describe(
       },
     };
   });
-  const problem = more.problem ?? layers.find((layer) => layer.problem)?.problem ?? null;
+  const problems = [more.problem, ...layers.map((layer) => layer.problem)].filter((each) => each !== undefined);
+  const [problem] = problems;
+  const sinceMs = Math.min(...problems.map(({ since }) => since.getTime()));
   return {
     pid: process.pid,
     version,
@@ -160,8 +163,9 @@ function describe(
     manifestDigest: image.manifestDigest ?? null,
     driver: mount.driver,
     driverReason: more.driverReason,
-    state: problem === null ? "ready" : "degraded",
-    problem,
+    state: problem ? "degraded" : "ready",
+    problem: problem?.sentence ?? null,
+    degradedSince: problem ? new Date(sinceMs).toISOString() : null,
     mountedAt: more.mountedAt,
     bytesFetched: layers.reduce((sum, { status }) => sum + status.fetchedBytes, 0),
     bytesTotal: layers.reduce((sum, { status }) => sum + status.blobBytes, 0),

@@ -60,7 +60,7 @@ export interface NativeSpanStore {
   checkSuspect(span: number, digest: Uint8Array | undefined): Promise<boolean>;
   fail(first: number, last: number, errno: number): void;
   flushClean(): Promise<void>;
-  disableDisk(): void;
+  retryDisk(): void;
   evict(first: number, last: number): Promise<void>;
   tryEvict(spans: readonly number[]): Promise<number>;
   leastRecent(count: number): number[];
@@ -186,9 +186,9 @@ export class SpanStore {
   forgetMemory(): void {
     callNative(() => this.handle.forgetMemory());
   }
-  /** From now on spans are kept in memory only. */
-  disableDisk(): void {
-    callNative(() => this.handle.disableDisk());
+  /** The next span is written to `data` again, after the disk was given up. */
+  retryDisk(): void {
+    callNative(() => this.handle.retryDisk());
   }
   close(): void {
     this.handle.close();
