@@ -63,11 +63,10 @@ async function run(stage: Stage, onError: "retry" | "eio", seconds: number): Pro
     const trouble = troubles[names[turn % names.length] ?? ""];
     if (!trouble) break;
     await trouble.begin(registry);
-    // Longer than the timeout now and then, so that reads with onerror=eio do fail.
-    const longest = stage.short ? 700 : 2 * TIMEOUT_MS;
-    await delay(Math.min(200 + random.below(longest), Math.max(0, end - Date.now())), undefined, {
-      signal: stage.signal,
-    });
+    // Longer than the timeout with onerror=eio, so that reads do fail.
+    const [least, more] = onError === "eio" ? [TIMEOUT_MS, 2 * TIMEOUT_MS] : [200, stage.short ? 700 : 2 * TIMEOUT_MS];
+    const troubleMs = Math.min(least + random.below(more), Math.max(0, end - Date.now()));
+    await delay(troubleMs, undefined, { signal: stage.signal });
     await trouble.end(registry);
     await delay(100 + random.below(stage.short ? 100 : 900), undefined, { signal: stage.signal });
   }
