@@ -118,7 +118,7 @@ export class SpanStore {
   spanAt(offset: number): number {
     return callNative(() => this.handle.spanAt(offset));
   }
-  /** Fills `into` from `offset`, or tells which spans are missing. */
+  /** Fills `into` from `offset`, or tells which spans that needs, of which some are missing. */
   read(offset: number, into: Uint8Array): Promise<true | { first: number; last: number }> {
     return awaitNative(() => this.handle.read(offset, into));
   }
