@@ -48,11 +48,14 @@ export class SpanFetcher extends SpanProvider {
     using _ = this.hold(first, last);
     const { store } = this.#o;
     const absent = store.absent(first, last);
-    if (absent.length === 0) return;
+    const [firstAbsent] = absent;
+    if (firstAbsent === undefined) return;
     if ((options.tries ?? 0) >= FLEETING_TRIES) for (const span of absent) this.#fleeting.add(span);
-    const growthBytes = this.#readers.note(first, last);
+    // What is here already is neither read ahead nor a sign of how the layer is read.
+    const lastAbsent = absent.at(-1) ?? firstAbsent;
+    const growthBytes = this.#readers.note(firstAbsent, lastAbsent);
     const joined = new Set(absent.filter((span) => this.#inFlight.has(span)));
-    this.#startRuns(absent, growthBytes, options.fileEndSpan ?? last);
+    this.#startRuns(absent, growthBytes, options.fileEndSpan ?? lastAbsent);
     const pending = absent.map((span) => (joined.has(span) ? this.#joined(span) : this.#inFlight.get(span)));
     await waitShared(Promise.all(pending), "read", options.signal);
   }
