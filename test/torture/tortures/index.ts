@@ -17,7 +17,7 @@ export interface Torture {
 
 export const tortures = {
   "daemon-kill": { run: daemonKill, seconds: 120, shortSeconds: 3 },
-  "registry-faults": { run: registryFaults, seconds: 240, shortSeconds: 6 },
+  "registry-faults": { run: registryFaults, seconds: 120, shortSeconds: 4 },
   expiry: { run: expiry, seconds: 60, shortSeconds: 4 },
   "disk-full": { run: diskFull, seconds: 60, shortSeconds: 3 },
   "two-daemons": { run: twoDaemons, seconds: 30, shortSeconds: 2 },
