@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { mapConcurrently } from "../../src/base/concurrency.js";
 import { runCommand } from "../bench/command.js";
+import { orMessage } from "../bench/or-message.js";
 import { repositoryRoot } from "../support/fixtures.js";
 import { Stage } from "./stage.js";
 import { type TortureName, tortures } from "./tortures/index.js";
@@ -106,12 +107,7 @@ function formatMarkdown(options: Options, results: readonly Result[]): string {
 }
 
 async function main(): Promise<number> {
-  let options: Options | string;
-  try {
-    options = parseOptions();
-  } catch (error) {
-    options = error instanceof Error ? error.message : String(error);
-  }
+  const options = orMessage(parseOptions);
   if (typeof options === "string") {
     process.stderr.write(`torture: ${options}\n${usage}\n`);
     return 2;
