@@ -41,7 +41,7 @@ class SpanStoreObject : public Napi::ObjectWrap<SpanStoreObject> {
                         InstanceMethod<&SpanStoreObject::SpanAt>("spanAt"), InstanceMethod<&SpanStoreObject::Read>("read"),
                         InstanceMethod<&SpanStoreObject::Fill>("fill"), InstanceMethod<&SpanStoreObject::Check>("checkSuspect"),
                         InstanceMethod<&SpanStoreObject::Fail>("fail"), InstanceMethod<&SpanStoreObject::Flush>("flushClean"),
-                        InstanceMethod<&SpanStoreObject::DisableDisk>("disableDisk"),
+                        InstanceMethod<&SpanStoreObject::RetryDisk>("retryDisk"),
                         InstanceMethod<&SpanStoreObject::Evict>("evict"),
                         InstanceMethod<&SpanStoreObject::TryEvict>("tryEvict"),
                         InstanceMethod<&SpanStoreObject::LeastRecent>("leastRecent"), InstanceMethod<&SpanStoreObject::Adopt>("adopt"),
@@ -232,7 +232,7 @@ class SpanStoreObject : public Napi::ObjectWrap<SpanStoreObject> {
   Napi::Value Wake(const Napi::CallbackInfo& info) {
     return Napi::Boolean::New(info.Env(), Live(info.Env())->Wake({Span(info, 0), Span(info, 1)}));
   }
-  void DisableDisk(const Napi::CallbackInfo& info) { Live(info.Env())->DisableDisk(); }
+  void RetryDisk(const Napi::CallbackInfo& info) { Live(info.Env())->RetryDisk(); }
   void TrustSuspect(const Napi::CallbackInfo& info) { Live(info.Env())->TrustSuspect(); }
   void ForgetMemory(const Napi::CallbackInfo& info) { Live(info.Env())->ForgetMemory(); }
   // Work that runs holds the store; it goes with the last of it.

@@ -186,16 +186,9 @@ Status SpanStore::Read(uint64_t offset, size_t size, uint8_t* buf, bool* ready, 
   // hole. A few tries, then it counts as missing: the parked request is answered after the next fetch.
   for (int tries = 0; tries < 4; tries++) {
     const uint64_t disk_gen = EvictGeneration(), mem_gen = memory_generation_.load(std::memory_order_acquire);
-    uint64_t miss_first = UINT64_MAX, miss_last = 0;
-    for (uint64_t i = first; i <= last; i++)
-      if (!present(i)) {
-        miss_first = std::min(miss_first, i);
-        miss_last = i;
-      }
-    if (miss_first != UINT64_MAX) {
-      *missing = {miss_first, miss_last};
-      return Status::Ok();
-    }
+    bool all = true;
+    for (uint64_t i = first; i <= last && all; i++) all = present(i);
+    if (!all) break;
     uint64_t at = offset;
     const uint64_t end = offset + size;
     uint64_t i = first;

@@ -87,8 +87,9 @@ class SpanStore {
   uint64_t evict_generation() const { return EvictGeneration(); }
   uint64_t present_bytes() const;
 
-  // Reads [offset, offset + size), which must lie inside the layer. True: `buf` is filled. False with a range: those spans
-  // are missing. A non-ok status is a failed read of a file that should have the bytes.
+  // Reads [offset, offset + size), which must lie inside the layer. True: `buf` is filled. False with a range: of those spans
+  // some are missing. They are all that the read needs: who waits for the missing ones must keep the others, or each that
+  // comes could take the place of one that is there, without end. A non-ok status is a failed read of a file that should have the bytes.
   Status Read(uint64_t offset, size_t size, uint8_t* buf, bool* ready, SpanRange* missing);
 
   // Registers `waiter` until every span of `range` is present or one of them fails. False when all are present already:
@@ -117,6 +118,8 @@ class SpanStore {
   // evicted, here or in another process, is left alone. `adopted` counts those that became present.
   Status Adopt(SpanRange range, uint64_t* adopted);
   // From now on spans go to memory. The caller logs why.
+  // Space may have come back: the next span is written to data again.
+  void RetryDisk() { disk_ok_.store(data_fd_ >= 0, std::memory_order_relaxed); }
   void DisableDisk() { disk_ok_.store(false, std::memory_order_relaxed); }
   bool disk_ok() const { return disk_ok_.load(std::memory_order_relaxed); }
 

@@ -112,6 +112,8 @@ export const limits = {
   controlConnections: 64,
   /** Requests of one client that are being answered or wait to be sent; the next is read when there are fewer. */
   controlRequests: 16,
+  /** Failed reads that the kernel may ask for again within a tenth of a second; it keeps fewer requests than that waiting. */
+  freshFailures: 1024,
   /** What the daemon says to its helper before it is ready: a line of JSON with a sentence or two. */
   readinessBytes: 64 << 10,
   /** What a daemon keeps of one mount for the next daemon, in a memory file: the mount's options. */

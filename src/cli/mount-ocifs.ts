@@ -31,6 +31,8 @@ async function main(argv: readonly string[], signal: AbortSignal): Promise<void>
     if (!request.fake) await remount(mountpoint, request.flags);
     return;
   }
+  // A process that stays must not show for good what stood in its arguments.
+  if (request.options.password !== undefined) process.title = "mount.ocifs";
   const config = await toMountConfig(request, mountpoint);
   if (request.verbose && request.toleratedWords.length > 0) {
     process.stderr.write(`mount.ocifs: passed over: ${request.toleratedWords.join(", ")}\n`);

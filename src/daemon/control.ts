@@ -30,7 +30,13 @@ export class ControlServer implements AsyncDisposable {
     server.on("connection", (socket) => control.#serve(socket, methods));
     await new Promise<void>((resolve, reject) => {
       server.once("error", reject);
-      server.listen(path, resolve);
+      // The socket is made within this call, for its owner only: whoever may write to it may connect.
+      const umask = process.umask(0o177);
+      try {
+        server.listen(path, resolve);
+      } finally {
+        process.umask(umask);
+      }
     });
     return control;
   }

@@ -3,11 +3,14 @@ import { errnoOfReadError } from "../base/errno.js";
 import { isOcifsError, messageOf, OcifsError } from "../base/errors.js";
 import type { Log } from "../base/log.js";
 import type { OpenLayer } from "../layer/open-layer.js";
+import { FreshFailures } from "./fresh-failures.js";
 
 const RETRY_FIRST_MS = 500;
 const RETRY_MAX_MS = 15_000;
 /** Times that what one read wants may be evicted before all of it is there. */
 const MAX_EVICTIONS = 16;
+/** A failure that came sooner may as well be had again. */
+const LONG_WAIT_MS = 200;
 
 export interface MissHandlerOptions {
   readonly onError: "eio" | "retry";
@@ -28,6 +31,7 @@ export interface MissHandlerOptions {
 export class MissHandler {
   readonly #layers: readonly OpenLayer[];
   readonly #o: MissHandlerOptions;
+  readonly #failures = new FreshFailures();
 
   /** `layers` in the order of the tarindex' device slots. */
   constructor(layers: readonly OpenLayer[], options: MissHandlerOptions) {
@@ -42,8 +46,14 @@ export class MissHandler {
       this.#o.log.error("a read came for a layer that is not there", { device });
       return;
     }
+    const repeated = this.#failures.take(device, first, last);
+    if (repeated !== undefined) {
+      layer.store.fail(first, last, repeated);
+      return;
+    }
     const { signal, log, onHealth } = this.#o;
     using _miss = this.#o.onMiss(device, first, last);
+    const began = performance.now();
     for (let waitMs = RETRY_FIRST_MS; ; waitMs = Math.min(RETRY_MAX_MS, waitMs * 2)) {
       try {
         await this.#bring(layer, first, last, fileEndSpan);
@@ -56,7 +66,9 @@ export class MissHandler {
         if (!signal.aborted) onHealth(problem);
         if (this.#o.onError === "eio" || !mayPass || signal.aborted) {
           log.error("a read fails", { digest: layer.source.digest, first, last, reason: problem });
-          layer.store.fail(first, last, errnoOfReadError(error));
+          const errno = errnoOfReadError(error);
+          if (performance.now() - began > LONG_WAIT_MS) this.#failures.add(device, first, last, errno);
+          layer.store.fail(first, last, errno);
           return;
         }
         log.warn("a read waits for its data", { digest: layer.source.digest, first, last, reason: problem });

@@ -2,6 +2,7 @@ import { closeSync } from "node:fs";
 import { Cleanup } from "../base/cleanup.js";
 import { OcifsError } from "../base/errors.js";
 import type { Log } from "../base/log.js";
+import { type Problem, problemNow } from "../base/problem.js";
 import { version } from "../base/version.js";
 import { type ChosenMount, driverOf, mountWithDriver } from "../drivers/choose.js";
 import type { DriverName, Mounted, MountRequest } from "../drivers/driver.js";
@@ -192,7 +193,7 @@ interface Serving {
   readonly misses: MissHandler;
   readonly stopping: AbortController;
   /** Why reads fail or wait at present. */
-  readonly problem: () => string | undefined;
+  readonly problem: () => Problem | undefined;
 }
 
 interface Parts extends Serving {
@@ -217,7 +218,7 @@ function openParts(
   );
   // The fill is waited for at the end, whatever the end is.
   cleanup.defer(() => stopping.abort(new OcifsError("aborted", "mount: it has ended")));
-  let problem: string | undefined;
+  let problem: Problem | undefined;
   const misses = new MissHandler(image.layers, {
     onError: config.onError,
     log,
@@ -225,7 +226,7 @@ function openParts(
     onMiss: (device, first, last) => image.profiles?.demand(device, first, last),
     onDemand: () => fill.demand(),
     onHealth: (now) => {
-      problem = now;
+      problem = problemNow(problem, now);
     },
   });
   return { image, fill, misses, stopping, problem: () => problem };
@@ -253,7 +254,9 @@ function describe(
       },
     };
   });
-  const problem = parts.problem() ?? layers.find((layer) => layer.problem)?.problem ?? null;
+  const problems = [parts.problem(), ...layers.map((layer) => layer.problem)].filter((each) => each !== undefined);
+  const [problem] = problems;
+  const sinceMs = Math.min(...problems.map(({ since }) => since.getTime()));
   return {
     pid: process.pid,
     keeperPid: keeperPid() ?? null,
@@ -264,8 +267,9 @@ function describe(
     manifestDigest: image.manifestDigest ?? null,
     driver: mounted.driver,
     driverReason: more.driverReason,
-    state: problem === null ? "ready" : "degraded",
-    problem,
+    state: problem ? "degraded" : "ready",
+    problem: problem?.sentence ?? null,
+    degradedSince: problem ? new Date(sinceMs).toISOString() : null,
     mountedAt: more.mountedAt,
     bytesFetched: layers.reduce((sum, { status }) => sum + status.fetchedBytes, 0),
     bytesTotal: layers.reduce((sum, { status }) => sum + status.blobBytes, 0),

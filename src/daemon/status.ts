@@ -25,6 +25,8 @@ export interface MountStatus {
   readonly state: "ready" | "degraded";
   /** Why it is degraded, in one sentence. */
   readonly problem: string | null;
+  /** Since when it is degraded for whatever reason; ISO 8601. */
+  readonly degradedSince: string | null;
   readonly mountedAt: string;
   /** Received by this daemon from the source, all layers. */
   readonly bytesFetched: number;

@@ -92,9 +92,10 @@ export async function createLayerIndex(options: CreateLayerIndexOptions): Promis
 
 async function create(options: CreateLayerIndexOptions): Promise<CreatedIndex> {
   const { source, output, signal } = options;
-  if ("directory" in output) await ensureDirectory(output.directory);
+  const claimed = "directory" in output && output.shared === true;
+  if ("directory" in output) await ensureDirectory(output.directory, claimed ? 0o700 : 0o777);
   const paths = "directory" in output ? indexPathsIn(output.directory, source.digest) : output;
-  await using files = new PendingFiles({ claimed: "directory" in output && output.shared === true });
+  await using files = new PendingFiles({ claimed });
   await using input = new BlobInput(source, signal, options.sourceIsVerified);
   using budget = new WriteBudget(options.room ?? unlimitedRoom);
   const spend = async (bytes: number) => {

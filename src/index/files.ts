@@ -57,7 +57,10 @@ export class PendingFiles implements AsyncDisposable {
   readonly #files: { path: string; temporaryPath: string; handle: FileHandle }[] = [];
   readonly #claimed: boolean;
 
-  /** `claimed`: what a killed process leaves behind can be told from what is being made; see `removeLeftovers`. */
+  /**
+   * `claimed`, in a cache: what a killed process leaves behind can be told from what is being made; see `removeLeftovers`. Such
+   * files are for their owner only.
+   */
   constructor(options: { readonly claimed?: boolean } = {}) {
     this.#claimed = options.claimed ?? false;
   }
@@ -66,7 +69,7 @@ export class PendingFiles implements AsyncDisposable {
   async create(path: string): Promise<FileHandle> {
     const make = async () => {
       const temporaryPath = join(dirname(path), `.${basename(path)}.${randomBytes(6).toString("hex")}.tmp`);
-      return { path, temporaryPath, handle: await open(temporaryPath, "wx+", 0o644) };
+      return { path, temporaryPath, handle: await open(temporaryPath, "wx+", this.#claimed ? 0o600 : 0o644) };
     };
     try {
       const file = this.#claimed

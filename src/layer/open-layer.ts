@@ -1,5 +1,6 @@
 import { messageOf, OcifsError } from "../base/errors.js";
 import type { Log } from "../base/log.js";
+import { type Problem, problemNow } from "../base/problem.js";
 import type { BlobSource } from "../blob/blob-source.js";
 import { bootId, type CacheDirectory } from "../cache/cache-directory.js";
 import { unlimitedRoom } from "../cache/room.js";
@@ -7,6 +8,7 @@ import { SpanStore } from "../native/layer.js";
 import type { Digest } from "../oci/digest.js";
 import { LinkedSignal } from "../registry/abort.js";
 import { CachedLayerDevice } from "./cached-layer-device.js";
+import { DiskWatch } from "./disk-watch.js";
 import { fetchSizes } from "./fetch-sizes.js";
 import { LayerEviction } from "./layer-eviction.js";
 import { type LayerFiles, openLayerFiles } from "./layer-files.js";
@@ -41,6 +43,8 @@ export interface OpenLayerOptions {
   /** What was filled and checked before this layer was opened, by this process. */
   readonly filledNow?: FilledNow;
   readonly log: Log;
+  /** For tests: see DiskWatch. */
+  readonly diskLookMs?: number;
 }
 
 export interface LayerStats {
@@ -53,8 +57,8 @@ export interface LayerStats {
   readonly complete: boolean;
   /** All of the blob is in the cache and its digest is right. */
   readonly blobVerified: boolean;
-  /** What is wrong with this layer, in one sentence. */
-  readonly problem: string | undefined;
+  /** What is wrong with this layer. */
+  readonly problem: Problem | undefined;
 }
 
 /** One layer ready for reading: its source, its cache files and what fills them. */
@@ -75,7 +79,9 @@ export class OpenLayer implements AsyncDisposable {
   #filling: Promise<FillOutcome> | undefined;
   #checking: Promise<void> | undefined;
   #closed: Promise<void> | undefined;
-  #problem: string | undefined;
+  #problem: Problem | undefined;
+  #diskProblem: Problem | undefined;
+  readonly #diskWatch: DiskWatch | undefined;
 
   private constructor(o: OpenLayerOptions, store: SpanStore, disk: DiskCache | undefined) {
     this.source = o.source;
@@ -84,6 +90,7 @@ export class OpenLayer implements AsyncDisposable {
     this.#o = o;
     this.#disk = disk;
     this.#log = o.log;
+    if (disk) this.#diskWatch = new DiskWatch(disk.directory, () => this.#diskIsBack(), o.diskLookMs);
     this.#fresh = disk?.compressed.presentBytes() === 0;
     const room = disk?.use.room(o.cache.room) ?? unlimitedRoom;
     const events = {
@@ -187,7 +194,7 @@ export class OpenLayer implements AsyncDisposable {
       cache: this.#disk && spans.diskOk ? "disk" : "memory",
       complete: this.complete,
       blobVerified: this.#disk?.marks?.blobVerified ?? false,
-      problem: this.#problem,
+      problem: this.#problem ?? this.#diskProblem,
     };
   }
 
@@ -232,6 +239,7 @@ export class OpenLayer implements AsyncDisposable {
 
   async #close(): Promise<void> {
     this.#closing.abort();
+    this.#diskWatch?.[Symbol.dispose]();
     this.#eviction?.[Symbol.dispose]();
     await Promise.allSettled([this.#filling]);
     // In this order: decoders read from the fetcher's files.
@@ -250,9 +258,19 @@ export class OpenLayer implements AsyncDisposable {
   }
 
   #degraded(reason: string): void {
-    if (this.#problem !== undefined) return;
-    this.#problem = `no disk cache: ${reason}`;
+    this.#diskWatch?.start();
+    if (this.#diskProblem !== undefined) return;
+    this.#diskProblem = problemNow(undefined, `no disk cache: ${reason}`);
     this.#log.warn("the cache cannot be written; reads go on without it", { digest: this.source.digest, reason });
+  }
+
+  #diskIsBack(): void {
+    this.#fetcher.retryDisk();
+    this.store.retryDisk();
+    // What memory had to keep comes to the disk when it is read again.
+    this.store.forgetMemory();
+    this.#diskProblem = undefined;
+    this.#log.info("the cache can be written again", { digest: this.source.digest });
   }
 
   async #fill(pace: Pace, signal: AbortSignal): Promise<FillOutcome> {
@@ -301,8 +319,9 @@ export class OpenLayer implements AsyncDisposable {
       if (!(await this.#startOver({ of: "blob", error }))) await this.#refuse({ of: "blob", error });
     } catch (error) {
       if (signal.aborted) return;
-      this.#problem = `the blob's digest could not be checked: ${messageOf(error)}`;
-      this.#log.error(this.#problem, { digest });
+      const sentence = `the blob's digest could not be checked: ${messageOf(error)}`;
+      this.#problem = problemNow(this.#problem, sentence);
+      this.#log.error(sentence, { digest });
     }
   }
 
@@ -324,7 +343,7 @@ export class OpenLayer implements AsyncDisposable {
   /** The end of trust on credit: a layer that is not what its digest says is not served any further. */
   async #refuse({ of, error: cause }: { of: "blob" | "tar"; error: OcifsError }): Promise<void> {
     const error = new OcifsError("mismatch", `${cause.message}; its bytes are not served any more`, { cause });
-    this.#problem = error.message;
+    this.#problem = problemNow(this.#problem, error.message);
     this.spans.refuse(error);
     await this.#disk?.marks?.clearTar();
     if (of === "blob") {

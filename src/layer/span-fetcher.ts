@@ -53,10 +53,13 @@ export class SpanFetcher extends SpanProvider {
     using _ = this.hold(first, last);
     const { store } = this.#o;
     const absent = store.absent(first, last);
-    if (absent.length === 0) return;
+    const [firstAbsent] = absent;
+    if (firstAbsent === undefined) return;
     if ((options.tries ?? 0) >= FLEETING_TRIES) for (const span of absent) this.#fleeting.add(span);
+    // What is here already is neither read ahead nor a sign of how the layer is read.
+    const lastAbsent = absent.at(-1) ?? firstAbsent;
     const plans = this.#readAhead
-      .note(first, last, options.fileEndSpan ?? last)
+      .note(firstAbsent, lastAbsent, options.fileEndSpan ?? lastAbsent)
       .flatMap((plan) => this.#absentOf(plan));
     const joined = new Set(absent.filter((span) => this.#inFlight.has(span)));
     this.#startRuns(absent, plans);

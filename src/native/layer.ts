@@ -60,7 +60,7 @@ export interface NativeSpanStore {
   checkSuspect(span: number, digest: Uint8Array | undefined): Promise<boolean>;
   fail(first: number, last: number, errno: number): void;
   flushClean(): Promise<void>;
-  disableDisk(): void;
+  retryDisk(): void;
   evict(first: number, last: number): Promise<void>;
   tryEvict(spans: readonly number[]): Promise<number>;
   leastRecent(count: number): number[];
@@ -119,7 +119,7 @@ export class SpanStore {
   spanAt(offset: number): number {
     return callNative(() => this.handle.spanAt(offset));
   }
-  /** Fills `into` from `offset`, or tells which spans are missing. */
+  /** Fills `into` from `offset`, or tells which spans that needs, of which some are missing. */
   read(offset: number, into: Uint8Array): Promise<true | { first: number; last: number }> {
     return awaitNative(() => this.handle.read(offset, into));
   }
@@ -195,9 +195,9 @@ export class SpanStore {
   forgetMemory(): void {
     callNative(() => this.handle.forgetMemory());
   }
-  /** From now on spans are kept in memory only. */
-  disableDisk(): void {
-    callNative(() => this.handle.disableDisk());
+  /** The next span is written to `data` again, after the disk was given up. */
+  retryDisk(): void {
+    callNative(() => this.handle.retryDisk());
   }
   close(): void {
     this.handle.close();

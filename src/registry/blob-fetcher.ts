@@ -4,6 +4,7 @@ import type { Digest } from "../oci/digest.js";
 import { LinkedSignal } from "./abort.js";
 import type { Clock } from "./clock.js";
 import type { HttpResponse } from "./http-response.js";
+import { type Activity, Patience } from "./patience.js";
 import type { Priority, PriorityGate } from "./priority-gate.js";
 import { bodyStartOf, rangeHeader, type WantedRange } from "./range-response.js";
 import { RegistryError } from "./registry-error.js";
@@ -20,6 +21,7 @@ export interface BlobFetcherContext {
   readonly retry: RetryPolicy;
   /** Bytes fewer than `limits.progressBytes` in this time are a stall. */
   readonly stallTimeoutMs: number;
+  readonly activity: Activity;
   /** Fires when the client is closed. */
   readonly lifetime: AbortSignal;
 }
@@ -38,6 +40,15 @@ export interface RangeOptions {
   readonly priority?: Priority | undefined;
   /** Called when a connection is free for the request, and again for each that resumes it. */
   readonly onStart?: (() => void) | undefined;
+}
+
+/** One call of `fetchRange`. */
+interface Fetch {
+  readonly what: string;
+  readonly signal: AbortSignal;
+  readonly patience: Patience;
+  readonly priority: Priority;
+  readonly onStart: (() => void) | undefined;
 }
 
 /** Answers of a remembered redirect target that mean "ask the registry again": expired, revoked, moved. */
@@ -74,13 +85,26 @@ export class BlobFetcher {
 
   /**
    * The bytes [offset, offset + length), exactly, or an error. A transfer that breaks is resumed where it stopped, as long
-   * as bytes arrive; without progress within the retry budget the last failure is thrown.
+   * as bytes arrive; without progress within the retry budget the last failure is thrown, `timeout` if there was none yet.
    */
   async *fetchRange(offset: number, length: number, options: RangeOptions = {}): AsyncIterable<Uint8Array> {
     const end = offset + length;
     const what = `${this.#name}: fetch of bytes ${offset} to ${end} of ${this.location.sizeBytes}`;
-    using linked = new LinkedSignal(options.signal, this.#context.lifetime);
+    using patience = new Patience(this.#context.retry.timeoutMs, what, this.#context.activity);
+    using linked = new LinkedSignal(options.signal, this.#context.lifetime, patience.signal);
     const { signal } = linked;
+    const { priority = "demand", onStart } = options;
+    try {
+      yield* this.#persist(offset, end, { what, signal, patience, priority, onStart });
+    } catch (error) {
+      // Whatever it was that patience ended, this is why.
+      throw signal.aborted && signal.reason === patience.signal.reason ? signal.reason : error;
+    }
+  }
+
+  /** Attempt after attempt. */
+  async *#persist(offset: number, end: number, fetch: Fetch): AsyncIterable<Uint8Array> {
+    const { what, signal, patience } = fetch;
     const budget = new RetryBudget(this.#context.retry, this.#context.clock);
     let position = offset;
     let unrewarded = 0;
@@ -88,19 +112,23 @@ export class BlobFetcher {
       throwIfAborted(signal, what);
       const wanted = { start: position, end, sizeBytes: this.location.sizeBytes };
       try {
-        for await (const chunk of this.#attempt(wanted, what, signal, options)) {
+        for await (const chunk of this.#attempt(wanted, fetch)) {
           position += chunk.length;
           unrewarded += chunk.length;
           if (unrewarded >= limits.progressBytes) {
             budget.progress();
+            patience.progress();
             unrewarded = 0;
           }
+          patience.pause();
           yield chunk;
+          patience.resume();
         }
         if (position === end) return;
         throw new RegistryError("network", `${what}: the body ended at byte ${position}`, { retryable: true });
       } catch (error) {
         this.#target = undefined;
+        patience.failed(error);
         await budget.wait(error, signal);
         this.stats.add("retries");
       }
@@ -108,13 +136,9 @@ export class BlobFetcher {
   }
 
   /** One request; may end early. Holds its place at the gate until the body is done with. */
-  async *#attempt(
-    wanted: WantedRange,
-    what: string,
-    signal: AbortSignal,
-    { priority = "demand", onStart }: RangeOptions,
-  ): AsyncIterable<Uint8Array> {
-    using _place = await this.#context.gate.enter(priority, signal);
+  async *#attempt(wanted: WantedRange, fetch: Fetch): AsyncIterable<Uint8Array> {
+    const { what, signal, patience, priority, onStart } = fetch;
+    using _place = await patience.queue(this.#context.gate.enter(priority, signal));
     onStart?.();
     using response = await this.#open(wanted, what, signal);
     let position = bodyStartOf(response, wanted, what);

@@ -115,6 +115,7 @@ export class RegistryClient implements AsyncDisposable {
       clock: this.#clock,
       retry: this.#retry,
       stallTimeoutMs: bodyTimeoutMs,
+      activity: { lastMs: performance.now() },
       lifetime: this.#lifetime.signal,
     };
   }

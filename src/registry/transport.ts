@@ -158,7 +158,7 @@ export class Transport implements AsyncDisposable {
         // Said outright, because NODE_TLS_REJECT_UNAUTHORIZED=0 would change the default.
         rejectUnauthorized: true,
         ...(ca === undefined ? {} : { ca }),
-        ...(origin === registryUrl.origin ? {} : { lookup: addressPolicy.lookup }),
+        lookup: origin === registryUrl.origin ? addressPolicy.registryLookup : addressPolicy.lookup,
       },
     });
   }

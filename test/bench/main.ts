@@ -6,6 +6,7 @@ import { parseArgs } from "node:util";
 import { Bench } from "./bench.js";
 import { type Figure, Skipped } from "./figures.js";
 import { describeMachine } from "./machine.js";
+import { orMessage } from "./or-message.js";
 import { type DaemonSummary, formatMarkdown, type Report, summarizeDaemons } from "./report.js";
 import { plotRatios } from "./svg.js";
 import { type WorkloadName, workloads } from "./workloads/index.js";
@@ -99,12 +100,7 @@ async function runWorkloads(options: Options, signal: AbortSignal): Promise<Repo
 }
 
 async function main(): Promise<number> {
-  let options: Options | string;
-  try {
-    options = parseOptions();
-  } catch (error) {
-    options = error instanceof Error ? error.message : String(error);
-  }
+  const options = orMessage(parseOptions);
   if (typeof options === "string") {
     process.stderr.write(`bench: ${options}\n${usage}\n`);
     return 2;

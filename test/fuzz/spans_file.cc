@@ -90,7 +90,10 @@ class Play {
     if (!s.ok()) {
       CHECK(!ready && offset + size > kLayerBytes);
     } else if (!ready) {
-      CHECK(missing.first <= missing.last && missing.last < kSpans && !store_.present(missing.first));
+      CHECK(missing.first <= missing.last && missing.last < kSpans);
+      bool all = true;
+      for (uint64_t i = missing.first; i <= missing.last; i++) all = all && store_.present(i);
+      CHECK(!all);
     } else {
       // `data` is full of one byte, and so is everything that is written here.
       CHECK(std::all_of(out.begin(), out.end(), [](uint8_t b) { return b == kFill; }));

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
-import { mkdir, rmdir } from "node:fs/promises";
+import { mkdir, rm, rmdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { promisify } from "node:util";
@@ -62,12 +62,41 @@ for (const size of ["2m", "14m", "18m"]) {
       await using _ = layer;
       await checkAll(layer, fixture);
       await checkAll(layer, fixture);
-      assert.match(layer.stats().problem ?? "none", /^no disk cache: .*(no space left on device)/i);
+      assert.match(layer.stats().problem?.sentence ?? "none", /^no disk cache: .*(no space left on device)/i);
       const warnings = lines.filter((line) => line.startsWith("warn"));
       assert.equal(warnings.length, 1, warnings.join("\n"));
     });
   });
 }
+
+test("a disk that was full is used again once it has room", async (t) => {
+  if (!requireRootAndFuse(t)) return;
+  const fixture = await bigFixture(t, 6);
+  await withFileSystem(fixture, "tmpfs", "size=24m", async (path) => {
+    const ballast = join(path, "ballast");
+    await writeFile(ballast, Buffer.alloc(20 * MIB));
+    let resolve = (): void => undefined;
+    const back = new Promise<void>((done) => {
+      resolve = done;
+    });
+    const say = (line: string) => /can be written again/.test(line) && resolve();
+    const source = new MemoryBlob(fixture.gz);
+    const cacheDir = join(path, "cache");
+    const layer = await openFixtureLayer(fixture, { cacheDir, source, say, diskLookMs: 10 });
+    await using _ = layer;
+    await checkAll(layer, fixture);
+    const { problem } = layer.stats();
+    assert.match(problem?.sentence ?? "none", /^no disk cache: /);
+    assert.ok(problem && problem.since.getTime() <= Date.now());
+    await rm(ballast);
+    await back;
+    assert.deepEqual([layer.stats().problem, layer.stats().cache], [undefined, "disk"]);
+    await checkAll(layer, fixture);
+    const { dataSpans, spans } = layer.store.stats();
+    assert.equal(dataSpans, spans, "what was kept in memory is on disk now");
+    assert.equal(layer.stats().problem, undefined);
+  });
+});
 
 test("a cache on a read-only file system", async (t) => {
   if (!requireRootAndFuse(t)) return;
@@ -83,7 +112,7 @@ test("a cache on a read-only file system", async (t) => {
       await using _ = layer;
       await checkAll(layer, fixture);
       assert.equal(layer.stats().cache, "memory");
-      assert.match(layer.stats().problem ?? "none", /^no disk cache: .*(read-only|EROFS)/i);
+      assert.match(layer.stats().problem?.sentence ?? "none", /^no disk cache: .*(read-only|EROFS)/i);
       assert.equal(lines.filter((line) => line.startsWith("warn")).length, 1);
     } finally {
       await run("umount", [other]);

@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
+import { constants } from "node:fs";
+import { open } from "node:fs/promises";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { promisify } from "node:util";
@@ -77,4 +79,26 @@ test("two mounts that share a cache keep to cachesize together", async (t) => {
   await Promise.all(mountpoints.map((mountpoint) => checkFiles(mountpoint, all)));
   for (const mountpoint of mountpoints) assert.equal((await sandbox.status(mountpoint)).errors, 0);
   assert.ok(Math.max(...samples) <= limitBytes, `${Math.max(...samples)} bytes`);
+});
+
+test("reads across two spans end, also where the cache has room for one of them only", async (t) => {
+  if (!requireRootAndFuse(t)) return;
+  const all = await setUp(t);
+  const { fixture, sandbox, args, server } = all;
+  const mountpoint = await sandbox.mountpoint();
+  const tight = args.map((word) => word.replace("cachesize=8M", "cachesize=2560K"));
+  await sandbox.mounted([tight[0] ?? "", mountpoint, ...tight.slice(1)]);
+  const content = fixture.files.get("two") ?? assert.fail("no such file");
+  await using file = await open(join(mountpoint, "two"), constants.O_RDONLY | constants.O_DIRECT);
+  const piece = Buffer.alloc(128 << 10);
+  for (let border = 1; border < 8; border++) {
+    // A file starts somewhere in a span: reads of its whole length, so that some lie across every border.
+    for (let at = border * MIB - (piece.length >> 1); at < border * MIB + MIB / 2; at += piece.length) {
+      const { bytesRead } = await file.read(piece, 0, piece.length, at);
+      assert.ok(content.subarray(at, at + bytesRead).equals(piece.subarray(0, bytesRead)), `wrong bytes at ${at}`);
+    }
+  }
+  assert.equal((await sandbox.status(mountpoint)).errors, 0);
+  // Each span is needed twice at most; who gives up one for the other fetches both without end.
+  assert.ok(server.blobRequests < 200, `${server.blobRequests} requests`);
 });

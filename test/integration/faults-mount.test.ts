@@ -139,6 +139,33 @@ test("onerror=eio: right bytes or EIO, and the mount works again afterwards", as
   assert.equal(await mount.stop(), 0, mount.log());
 });
 
+test("a mount says since when it is degraded and why, and that it is well again", async (t) => {
+  if (!requireRootAndFuse(t)) return;
+  const { fixture, server, mount } = await setUp(t, ["a", "b", "c"], ["timeout=1s", "onerror=eio"]);
+  const { state, problem, degradedSince } = await mount.status();
+  assert.deepEqual([state, problem, degradedSince], ["ready", null, null]);
+  server.fault = status(404);
+  const before = new Date().toISOString();
+  assertFailed(fixture, "a", await read(mount, "a"));
+  const first = await mount.status();
+  assert.equal(first.state, "degraded");
+  assert.match(first.problem ?? "", /HTTP 404/);
+  assert.ok(
+    first.degradedSince !== null && first.degradedSince >= before,
+    `${first.degradedSince}, want after ${before}`,
+  );
+  // It goes on, for another reason: since then all the same.
+  server.fault = status(403);
+  assertFailed(fixture, "a", await read(mount, "a"));
+  const second = await mount.status();
+  assert.match(second.problem ?? "", /HTTP 403/);
+  assert.equal(second.degradedSince, first.degradedSince);
+  server.fault = undefined;
+  assertRight(fixture, "a", await read(mount, "a"));
+  const last = await mount.status();
+  assert.deepEqual([last.state, last.problem, last.degradedSince], ["ready", null, null]);
+});
+
 test("onerror=retry: readers wait, and finish when the server is back", async (t) => {
   if (!requireRootAndFuse(t)) return;
   const passing = ["a body that ends early", "429", "500", "401 in mid-life", "a reset", "a stall before the head"];

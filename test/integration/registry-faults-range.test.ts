@@ -243,6 +243,18 @@ describe("transfers that break", () => {
     await rejectsWith(collect(stuck.fetchRange(5, 5)), "timeout");
   });
 
+  test("timeouts of attempts do not add up, nor does the wait for others that get nothing either", async () => {
+    await using registry = await ScriptedRegistry.start();
+    registry.server.handle(() => undefined);
+    const silent = await registry.blob({ timeoutMs: 200, transfers: 1 });
+    const [first, second] = [0, 5].map((offset) => rejectsWith(collect(silent.fetchRange(offset, 5)), "timeout"));
+    await first;
+    // By itself it would have a series of attempts of its own, once it is admitted.
+    assert.match((await second)?.message ?? "", /nothing arrived for 200 ms/);
+    registry.server.handle(registry.serve);
+    assert.deepEqual(await collect(silent.fetchRange(5, 5)), registry.layer.subarray(5, 10));
+  });
+
   test("a server that trickles is a timeout although each piece comes in time", async () => {
     await using registry = await ScriptedRegistry.start();
     const clock = new FakeClock();

@@ -3,7 +3,9 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
+import { openRegistryImage } from "../../src/blob/registry-image.js";
 import { parsePlatform } from "../../src/oci/platform.js";
+import { parseReference } from "../../src/oci/reference.js";
 import { Credential } from "../../src/registry/credential.js";
 import { collect } from "../support/bytes.js";
 import { rejectsWith } from "../support/errors.js";
@@ -171,6 +173,54 @@ describe("redirects of blobs", () => {
       const blob = await registry.blob();
       await rejectsWith(collect(blob.fetchRange(0, 5)), code);
       assert.equal(registry.server.requests.length, 1);
+    });
+  }
+});
+
+describe("addresses of this machine, from a registry that is elsewhere", () => {
+  /** A registry by a name that means another machine to the policy, yet answers here: connections follow `connectTo`. */
+  async function askedByName(target: string, connectTo: Record<string, string[]>) {
+    const registry = await ScriptedRegistry.start();
+    const [, port] = registry.host.split(":");
+    const image = openRegistryImage(parseReference(`registry.test:${port}/team/app:v1`), {
+      insecure: true,
+      retryBaseDelayMs: 1,
+      resolver: async (hostname) => {
+        const answers = connectTo[hostname] ?? [];
+        // The first answer is for the policy to remember; the last one stays.
+        const address = answers.length > 1 ? (answers.shift() ?? "") : (answers[0] ?? "");
+        return [{ address, family: 4 }];
+      },
+    });
+    registry.server.handle(redirectTo(() => target.replace("PORT", port ?? "")));
+    const blob = await image.openBlob(registry.descriptor);
+    return { registry, image, blob };
+  }
+
+  for (const target of [
+    "http://127.0.0.1:PORT/stolen",
+    "http://2130706433:PORT/stolen",
+    "http://[::ffff:127.0.0.1]:PORT/stolen",
+    "http://rebound.test:PORT/stolen",
+    "http://registry.test.:PORT/stolen",
+  ]) {
+    test(`a redirect to ${target} reaches nothing`, async () => {
+      // Nothing can connect to a broadcast address: after the first answer the registry is asked again.
+      const { registry, image, blob } = await askedByName(target, {
+        "registry.test": ["255.255.255.255", "127.0.0.1"],
+        "registry.test.": ["127.0.0.1"],
+        "rebound.test": ["127.0.0.1"],
+      });
+      try {
+        await rejectsWith(collect(blob.fetchRange(0, 5)), "denied");
+        assert.deepEqual(
+          registry.server.requests.filter(({ url }) => url.includes("stolen")),
+          [],
+        );
+      } finally {
+        await image[Symbol.asyncDispose]();
+        await registry[Symbol.asyncDispose]();
+      }
     });
   }
 });

@@ -28,7 +28,7 @@ void TestReads() {
   layer.Fill(*store, 0);
   layer.Fill(*store, 2);
   CHECK(ReadRight(*store, 0, 10'007));
-  CHECK(!ReadRight(*store, 10'000, 20'000, &missing) && missing.first == 1 && missing.last == 1);
+  CHECK(!ReadRight(*store, 10'000, 20'000, &missing) && missing.first == 0 && missing.last == 2);
   layer.Fill(*store, 1);
   CHECK(ReadRight(*store, 10'000, 20'000));
   CHECK(store->present_count() == 3 && store->present_bytes() == 30'021);

@@ -16,8 +16,8 @@ export class ImageServer implements AsyncDisposable {
     this.#fixture = fixture;
   }
 
-  static async start(fixture: LayerFixture): Promise<ImageServer> {
-    const server = await startFaultyServer(() => undefined);
+  static async start(fixture: LayerFixture, tls?: Parameters<typeof startFaultyServer>[1]): Promise<ImageServer> {
+    const server = await startFaultyServer(() => undefined, tls);
     const self = new ImageServer(server, fixture);
     server.handle(self.#handle);
     return self;
@@ -49,6 +49,9 @@ export class ImageServer implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.server.stop();
   }
+
+  /** Answers everything, in place of the script: for tests that put something in front. */
+  readonly handle: Handler = (request, response) => this.#handle(request, response);
 
   readonly #handle: Handler = (request, response) => {
     const { gz, index } = this.#fixture;

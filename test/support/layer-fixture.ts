@@ -81,6 +81,7 @@ export interface OpenFixtureOptions {
   readonly tarDigest?: Digest;
   readonly fetchDiffId?: (signal: AbortSignal) => Promise<Digest | undefined>;
   readonly room?: CacheRoom;
+  readonly diskLookMs?: number;
   /** Gets each line that is logged. */
   readonly say?: (line: string) => void;
 }
@@ -114,6 +115,7 @@ export async function openFixtureLayer(fixture: LayerFixture, options: OpenFixtu
     cache,
     ...(options.foreign ? {} : { tarDigest: options.tarDigest ?? manifest.tar.digest }),
     ...(options.fetchDiffId === undefined ? {} : { fetchDiffId: options.fetchDiffId }),
+    ...(options.diskLookMs === undefined ? {} : { diskLookMs: options.diskLookMs }),
     checkWindows: options.checkWindows ?? true,
     checkBlob: options.checkBlob ?? true,
     log,

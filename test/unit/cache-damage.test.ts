@@ -45,7 +45,7 @@ async function fillCache(t: TestContext, options: Partial<OpenFixtureOptions> = 
       await using layer = await openFixtureLayer(fixture, { cacheDir, source: blob, say, ...options, ...more });
       const got = await layer.device.read(0, layer.device.sizeBytes);
       assert.ok(fixture.tar.subarray(0, got.length).equals(Buffer.from(got)), "wrong bytes");
-      const { problem } = layer.stats();
+      const problem = layer.stats().problem?.sentence;
       return { blob, lines, ...(problem === undefined ? {} : { problem }) };
     },
   };

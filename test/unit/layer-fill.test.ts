@@ -144,7 +144,7 @@ test("a tar of another digest than the index recorded: refused, not marked, noth
   assert.ok(outcome.kind === "refused" && outcome.of === "tar");
   assert.match(outcome.error.message, /its digest is sha256:[0-9a-f]{64}, the index recorded sha256:/);
   await rejectsWith(wrong.layer.device.read(0, 10), "mismatch");
-  assert.match(wrong.layer.stats().problem ?? "", /its bytes are not served any more/);
+  assert.match(wrong.layer.stats().problem?.sentence ?? "", /its bytes are not served any more/);
   // The blob itself is what its digest says.
   assert.deepEqual(await made.marks(), ["compressed.verified"]);
   assert.equal(wrong.layer.stats().cachedSpans, 0);

@@ -24,6 +24,16 @@ describe("local addresses", () => {
     ["::ffff:a9fe:a9fe", "link-local"],
     ["fe80::1", "link-local"],
     ["fe80::1%eth0", "link-local"],
+    ["::127.0.0.1", "loopback"],
+    ["64:ff9b::127.0.0.1", "loopback"],
+    ["64:ff9b::a9fe:a9fe", "link-local"],
+    ["64:ff9b:1::169.254.169.254", "link-local"],
+    ["2002:7f00:1::", "loopback"],
+    ["2002:a9fe:a9fe::1", "link-local"],
+    ["fd00:ec2::254", "link-local"],
+    ["fd00:ec2::253", undefined],
+    ["64:ff9b::8.8.8.8", undefined],
+    ["2002:808:808::", undefined],
     ["10.0.0.1", undefined],
     ["128.0.0.1", undefined],
     ["2001:db8::1", undefined],
@@ -76,6 +86,16 @@ describe("where a registry may send us", () => {
     ["https://registry.test", "http://127.0.0.1/x"],
     ["https://registry.test", "http://2130706433/x"],
     ["https://registry.test", "http://0x7f.1/x"],
+    ["https://registry.test", "http://0177.0.0.1/x"],
+    ["https://registry.test", "http://017700000001/x"],
+    ["https://registry.test", "http://0xa9fea9fe/x"],
+    ["https://registry.test", "http://2852039166/x"],
+    ["https://registry.test", "http://0251.0376.0251.0376/x"],
+    ["https://registry.test", "http://127.1/x"],
+    ["https://registry.test", "http://[::ffff:7f00:1]/x"],
+    ["https://registry.test", "http://[0:0:0:0:0:ffff:169.254.169.254]/x"],
+    ["https://registry.test", "http://[64:ff9b::7f00:1]/x"],
+    ["https://registry.test", "http://\uff11\uff12\uff17.0.0.1/x"],
     ["https://registry.test", "http://0.0.0.0/x"],
     ["https://registry.test", "http://[::1]/x"],
     ["https://registry.test", "http://[::ffff:127.0.0.1]/x"],
@@ -91,6 +111,27 @@ describe("where a registry may send us", () => {
       assert.match(error.message, /refused$/);
     });
   }
+
+  test("a name that has one forbidden address among others is refused", async () => {
+    const policy = new AddressPolicy(new URL("https://registry.test"), async (hostname) =>
+      (hostname === "registry.test" ? ["192.0.2.1"] : ["192.0.2.2", "127.0.0.1"]).map((address) => ({
+        address,
+        family: 4,
+      })),
+    );
+    await rejectsWith(promisify(policy.lookup)("both.test", { all: true }), "denied");
+  });
+
+  test("a registry's name that comes to mean this machine later does not open it", async () => {
+    let address = "192.0.2.1";
+    const policy = new AddressPolicy(new URL("https://registry.test"), async () => [{ address, family: 4 }]);
+    await promisify(policy.registryLookup)("registry.test", { all: true });
+    address = "127.0.0.1";
+    // A connection to where the user said is his own affair; another port by way of a redirect is not.
+    await promisify(policy.registryLookup)("registry.test", { all: true });
+    await rejectsWith(promisify(policy.lookup)("registry.test", { all: true }), "denied");
+    await rejectsWith(policy.checkLiteral(new URL("http://127.0.0.1/x"), "fetch"), "denied");
+  });
 
   test("the lookup answers in either form, and by family", async () => {
     const { lookup } = policyOf("https://registry.test");

@@ -237,7 +237,7 @@ test("a blob that turns out to have another digest is not served any further", a
   await refused.promise;
   const error = await rejectsWith(layer.device.read(0, 10), "mismatch");
   assert.match(error.message, /its digest is sha256:[0-9a-f]{64}; its bytes are not served any more/);
-  assert.equal(layer.stats().problem, error.message);
+  assert.equal(layer.stats().problem?.sentence, error.message);
   // The eviction runs on another thread; closing waits for it.
   await layer[Symbol.asyncDispose]();
   await using again = await openFixtureLayer(fixture, {

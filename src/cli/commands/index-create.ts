@@ -109,7 +109,7 @@ export const indexCreateCommand = defineCommand<Arguments>({
       try {
         const created = await createLayerIndex({
           source: each.blob,
-          output: { directory: directoryOf(digest) },
+          output: { directory: directoryOf(digest), shared: output === undefined },
           ...(output === undefined ? { room: cache.room } : {}),
           whiteouts: args.whiteouts,
           onProgress: ({ blobBytes }) => progress.update(digest, blobBytes),

@@ -52,7 +52,9 @@ function printMounts(stdout: TextSink, mounts: readonly MountStatus[]): void {
     ]),
   );
   for (const mount of mounts) {
-    if (mount.problem !== null) stdout.write(`${mount.mountpoint}: ${mount.problem}\n`);
+    if (mount.problem !== null) {
+      stdout.write(`${mount.mountpoint}: degraded since ${mount.degradedSince}: ${mount.problem}\n`);
+    }
     for (const { digest, fill } of mount.layers) {
       if (fill.state === "off" || (fill.state === "done" && fill.reason === null)) continue;
       const what = [fill.state, fill.bytesLeft > 0 ? `${formatSize(fill.bytesLeft)} to fetch` : "", fill.reason ?? ""];
