@@ -6,6 +6,7 @@ void InitErofs(Napi::Env env, Napi::Object exports);
 void InitInflate(Napi::Env env, Napi::Object exports);
 void InitSparse(Napi::Env env, Napi::Object exports);
 void InitFdPass(Napi::Env env, Napi::Object exports);
+void InitHash(Napi::Env env, Napi::Object exports);
 void InitLayer(Napi::Env env, Napi::Object exports);
 void InitFuse(Napi::Env env, Napi::Object exports);
 }  // namespace ocifs
@@ -15,6 +16,7 @@ static Napi::Object Init(Napi::Env env, Napi::Object exports) {
   ocifs::InitInflate(env, exports);
   ocifs::InitSparse(env, exports);
   ocifs::InitFdPass(env, exports);
+  ocifs::InitHash(env, exports);
   ocifs::InitLayer(env, exports);
   ocifs::InitFuse(env, exports);
   return exports;
