@@ -7,6 +7,7 @@ void InitInflate(Napi::Env env, Napi::Object exports);
 void InitSparse(Napi::Env env, Napi::Object exports);
 void InitFdPass(Napi::Env env, Napi::Object exports);
 void InitNotify(Napi::Env env, Napi::Object exports);
+void InitHash(Napi::Env env, Napi::Object exports);
 void InitLayer(Napi::Env env, Napi::Object exports);
 void InitFuse(Napi::Env env, Napi::Object exports);
 void InitMount(Napi::Env env, Napi::Object exports);
@@ -18,6 +19,7 @@ static Napi::Object Init(Napi::Env env, Napi::Object exports) {
   ocifs::InitSparse(env, exports);
   ocifs::InitFdPass(env, exports);
   ocifs::InitNotify(env, exports);
+  ocifs::InitHash(env, exports);
   ocifs::InitLayer(env, exports);
   ocifs::InitFuse(env, exports);
   ocifs::InitMount(env, exports);

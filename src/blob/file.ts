@@ -1,7 +1,7 @@
-import { createHash } from "node:crypto";
 import type { FileHandle } from "node:fs/promises";
 import { OcifsError, throwIfAborted } from "../base/errors.js";
 import type { Digest } from "../oci/digest.js";
+import { digestOfReads } from "../oci/digest-stream.js";
 import { type TransferCounts, TransferStats } from "../registry/transfer-stats.js";
 import type { BlobSource, FetchOptions } from "./blob-source.js";
 import { checkRange } from "./range.js";
@@ -84,12 +84,10 @@ export class FileBlobSource implements BlobSource {
 }
 
 async function digestOfFile(file: FileHandle, sizeBytes: number, path: string, signal?: AbortSignal): Promise<Digest> {
-  const hasher = createHash("sha256");
-  for (let position = 0; position < sizeBytes; ) {
+  const { digest } = await digestOfReads("sha256", async (position) => {
     throwIfAborted(signal, `blob ${path}: digest`);
-    const chunk = await readChunk(file, position, Math.min(chunkBytes, sizeBytes - position), path);
-    hasher.update(chunk);
-    position += chunk.length;
-  }
-  return `sha256:${hasher.digest("hex")}`;
+    const wanted = Math.min(chunkBytes, sizeBytes - position);
+    return wanted === 0 ? new Uint8Array(0) : await readChunk(file, position, wanted, path);
+  });
+  return digest;
 }

@@ -1,7 +1,7 @@
-import type { Hash } from "node:crypto";
 import { OcifsError, throwIfAborted } from "../base/errors.js";
 import type { BlobSource } from "../blob/blob-source.js";
-import { algorithmOf, type Digest, hasherOf } from "../oci/digest.js";
+import { algorithmOf, type Digest } from "../oci/digest.js";
+import { type DigestStream, openDigestStream } from "../oci/digest-stream.js";
 
 /** Bytes per piece: few enough calls to the pool thread, little enough to fit its cache. */
 const pieceBytes = 1 << 20;
@@ -15,7 +15,7 @@ export class BlobInput implements AsyncDisposable {
   readonly #abort = new AbortController();
   readonly #signal: AbortSignal | undefined;
   readonly #pieces: AsyncGenerator<Uint8Array>;
-  readonly #hash: Hash | undefined;
+  readonly #hash: DigestStream | undefined;
   #ahead: Promise<PromiseSettledResult<IteratorResult<Uint8Array>>>;
   #accountedBytes = 0;
   #ended = false;
@@ -24,7 +24,7 @@ export class BlobInput implements AsyncDisposable {
   constructor(source: BlobSource, signal: AbortSignal | undefined, verified = false) {
     this.#source = source;
     this.#signal = signal;
-    this.#hash = verified ? undefined : hasherOf(source.digest);
+    this.#hash = verified ? undefined : openDigestStream(algorithmOf(source.digest));
     const signals = signal === undefined ? [this.#abort.signal] : [this.#abort.signal, signal];
     this.#pieces = inPieces(source.fetchRange(0, source.sizeBytes, { signal: AbortSignal.any(signals) }));
     this.#ahead = this.#fetchAhead();
@@ -48,16 +48,17 @@ export class BlobInput implements AsyncDisposable {
     return result.value.value;
   }
 
-  account(piece: Uint8Array): void {
-    this.#hash?.update(piece);
+  /** The piece is hashed on a pool thread until the promise settles, which comes before the next but one is asked for. */
+  async account(piece: Uint8Array): Promise<void> {
     this.#accountedBytes += piece.length;
+    await this.#hash?.update(piece);
   }
 
   /** Fetches and hashes what is left, to know whether the blob is the right one. */
   async drain(): Promise<void> {
     while (!this.#ended) {
       const piece = await this.next();
-      if (piece !== undefined) this.account(piece);
+      if (piece !== undefined) await this.account(piece);
     }
   }
 
@@ -70,7 +71,7 @@ export class BlobInput implements AsyncDisposable {
         `index create ${description}: got ${this.#accountedBytes} bytes, want ${sizeBytes}`,
       );
     }
-    const got: Digest = this.#hash ? `${algorithmOf(digest)}:${this.#hash.digest("hex")}` : digest;
+    const got = this.#hash?.finish() ?? digest;
     if (got !== digest) {
       throw new OcifsError("mismatch", `index create ${description}: the content's digest is ${got}, want ${digest}`);
     }

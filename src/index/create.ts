@@ -1,4 +1,4 @@
-import { createHash, type Hash } from "node:crypto";
+import { createHash } from "node:crypto";
 import type { FileHandle } from "node:fs/promises";
 import { ensureDirectory } from "../base/ensure-directory.js";
 import { isOcifsError, OcifsError, throwIfAborted } from "../base/errors.js";
@@ -11,6 +11,7 @@ import { layOut, type TarindexLayout } from "../erofs/layout.js";
 import { writePlanned } from "../erofs/tarindex-writer.js";
 import { openGzipRecorder, openZstdStream } from "../native/inflate.js";
 import { algorithmOf, type Digest } from "../oci/digest.js";
+import { type DigestStream, openDigestStream } from "../oci/digest-stream.js";
 import { blockBytes } from "../tar/header.js";
 import { type TarEnd, TarWalker } from "../tar/walker.js";
 import { BlobInput } from "./blob-input.js";
@@ -194,8 +195,7 @@ class LayerPass {
   readonly #options: CreateLayerIndexOptions;
   readonly #tree: TarTree;
   readonly #walker: TarWalker;
-  readonly #tarHash: Hash;
-  readonly #tarAlgorithm: "sha256" | "sha512";
+  readonly #tarHash: DigestStream;
   readonly #spend: (bytes: number) => Promise<void>;
   #tarBytes = 0;
   #entryCount = 0;
@@ -204,8 +204,8 @@ class LayerPass {
   constructor(options: CreateLayerIndexOptions, spend: (bytes: number) => Promise<void>) {
     this.#options = options;
     this.#spend = spend;
-    this.#tarAlgorithm = options.expectedDiffId === undefined ? "sha256" : algorithmOf(options.expectedDiffId);
-    this.#tarHash = createHash(this.#tarAlgorithm);
+    const { expectedDiffId } = options;
+    this.#tarHash = openDigestStream(expectedDiffId === undefined ? "sha256" : algorithmOf(expectedDiffId));
     this.spanSizeBytes = options.spanSizeBytes ?? defaultSpanSizeBytes;
     this.whiteouts = options.whiteouts ?? "keep";
     if (!Number.isSafeInteger(this.spanSizeBytes) || this.spanSizeBytes < 64 << 10 || this.spanSizeBytes > 2 ** 30) {
@@ -276,9 +276,16 @@ class LayerPass {
   async #runTar(first: Uint8Array, input: BlobInput): Promise<LayerContent> {
     const spans = new SpanHasher(this.spanSizeBytes);
     for (let piece: Uint8Array | undefined = first; piece !== undefined; piece = await input.next()) {
-      input.account(piece);
-      spans.update(piece);
-      await this.#onTar(piece, input);
+      const accounted = Promise.allSettled([input.account(piece)]);
+      try {
+        spans.update(piece);
+        await this.#onTar(piece, input);
+      } finally {
+        // The piece is the pool thread's until then.
+        await accounted;
+      }
+      const [account] = await accounted;
+      if (account.status === "rejected") throw account.reason;
     }
     return { encoding: "tar", blobTrailingBytes: 0, ...this.#finishTar(), spanDigests: spans.finish() };
   }
@@ -286,16 +293,14 @@ class LayerPass {
   async #onTar(bytes: Uint8Array, input: BlobInput): Promise<void> {
     // A checkpoint has a window of 32 KiB.
     await this.#spend(Math.ceil((bytes.length / this.spanSizeBytes) * (33 << 10)));
-    const taken = Promise.allSettled([this.#options.tarSink?.(bytes, this.#tarBytes)]);
+    const taken = Promise.allSettled([this.#options.tarSink?.(bytes, this.#tarBytes), this.#tarHash.update(bytes)]);
     try {
-      this.#tarHash.update(bytes);
       this.#walker.push(bytes);
     } finally {
-      // The bytes are the sink's until it says so.
+      // The bytes are the sink's and the hash's until they say so.
       await taken;
     }
-    const [sink] = await taken;
-    if (sink.status === "rejected") throw sink.reason;
+    for (const each of await taken) if (each.status === "rejected") throw each.reason;
     this.#tarBytes += bytes.length;
     this.#options.onProgress?.({
       blobBytes: input.accountedBytes,
@@ -305,7 +310,7 @@ class LayerPass {
   }
 
   #finishTar(): { end: TarEnd; diffId: Digest } {
-    return { end: this.#walker.finish(), diffId: `${this.#tarAlgorithm}:${this.#tarHash.digest("hex")}` };
+    return { end: this.#walker.finish(), diffId: this.#tarHash.finish() };
   }
 }
 

@@ -32,8 +32,8 @@ export interface LayerRecorder extends BlobDecoder {
 }
 
 /**
- * Decodes a blob and hands on the uncompressed bytes in order. While a pool thread decodes into one buffer, this thread
- * hashes the input and lets `onTar` work on the other. `onTar` must be done with its bytes when its promise settles.
+ * Decodes a blob and hands on the uncompressed bytes in order. While pool threads decode into one buffer and hash
+ * the input, `onTar` works on the other. `onTar` must be done with its bytes when its promise settles.
  */
 export async function decodeBlob(
   first: Uint8Array,
@@ -50,17 +50,21 @@ export async function decodeBlob(
     let accounted = false;
     let more = true;
     while (more) {
-      const running = Promise.allSettled([decoder.step(piece.subarray(at), output)]);
+      // Accounted once, beside its first step.
+      const running = Promise.allSettled([
+        decoder.step(piece.subarray(at), output),
+        accounted ? undefined : input.account(piece),
+      ]);
+      accounted = true;
       try {
-        if (!accounted) input.account(piece);
-        accounted = true;
         if (decoded.length > 0) await onTar(decoded);
       } finally {
-        // The buffers belong to the pool thread until the step is over, whatever happens here.
+        // The buffers belong to the pool threads until the step is over, whatever happens here.
         await running;
       }
-      const [step] = await running;
+      const [step, account] = await running;
       if (step.status === "rejected") throw step.reason;
+      if (account.status === "rejected") throw account.reason;
       const { consumed, produced } = step.value;
       totalBytes += produced;
       if (totalBytes > limits.layerTarBytes) {

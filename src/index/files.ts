@@ -1,9 +1,10 @@
-import { createHash, randomBytes } from "node:crypto";
+import { randomBytes } from "node:crypto";
 import { type FileHandle, open, rename, unlink } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { isOcifsError, OcifsError, throwIfAborted } from "../base/errors.js";
 import { createClaimed } from "../cache/temporary-files.js";
 import { algorithmOf, type Digest, hexOf } from "../oci/digest.js";
+import { digestOfReads } from "../oci/digest-stream.js";
 import type { IndexedFile } from "./manifest.js";
 
 /** The three files of one layer's index. */
@@ -37,16 +38,15 @@ export function fromSystemError(error: unknown, operation: string): unknown {
 
 /** SHA-256 and size of an open file, read from its start. */
 export async function digestOfFile(file: FileHandle, signal?: AbortSignal): Promise<IndexedFile> {
-  const hash = createHash("sha256");
-  const buffer = Buffer.allocUnsafe(readBytes);
-  let sizeBytes = 0;
-  for (;;) {
+  let buffer = Buffer.allocUnsafe(readBytes);
+  let other = Buffer.allocUnsafe(readBytes);
+  return await digestOfReads("sha256", async (position) => {
     throwIfAborted(signal, "index digest");
-    const { bytesRead } = await file.read(buffer, 0, buffer.length, sizeBytes);
-    if (bytesRead === 0) return { digest: `sha256:${hash.digest("hex")}`, sizeBytes };
-    hash.update(buffer.subarray(0, bytesRead));
-    sizeBytes += bytesRead;
-  }
+    const { bytesRead } = await file.read(buffer, 0, buffer.length, position);
+    const bytes = buffer.subarray(0, bytesRead);
+    [buffer, other] = [other, buffer];
+    return bytes;
+  });
 }
 
 /**

@@ -5,6 +5,7 @@ import { FileTree, noEntry, rootEntry } from "../erofs/file-tree.js";
 import { fileType, fileTypeMask } from "../erofs/format.js";
 import { type InodeContent, type InodeMetadata, noXattrs } from "../erofs/inode-table.js";
 import type { TarEntry } from "../tar/entry.js";
+import { lastNameStart } from "../tar/path.js";
 import { EntryPlace, quoteBytes, type Where } from "../tar/quote.js";
 import { type Whiteout, whiteoutOf } from "../tar/whiteout.js";
 
@@ -70,7 +71,7 @@ export class TarTree {
   /** Applies one entry. Throws `corrupt`, `unsupported` or `limit`, naming the entry. */
   add(entry: TarEntry): void {
     const where = new EntryPlace(entry.path);
-    const nameAt = entry.path.lastIndexOf(slash) + 1;
+    const nameAt = lastNameStart(entry.path);
     if (entry.path.length === 0) {
       this.#describe(this.tree.inode(rootEntry), this.#metadataOf(entry, where));
       return;
@@ -153,7 +154,7 @@ export class TarTree {
         "corrupt",
         `${where}: hard link to ${quoteBytes(entry.linkPath)}, which ${what}; want an earlier entry`,
       );
-    const targetNameAt = entry.linkPath.lastIndexOf(slash) + 1;
+    const targetNameAt = lastNameStart(entry.linkPath);
     const targetParent = this.#walk(rootEntry, entry.linkPath, targetNameAt, { create: false, hops: 0, where });
     const target =
       entry.linkPath.length === 0

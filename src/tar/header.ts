@@ -70,15 +70,18 @@ export function classifyBlock(block: Uint8Array): BlockKind {
   return stored === signed ? "header" : "bad-checksum";
 }
 
-/** The fields of a header whose checksum is right. Throws `corrupt` for a number that is none; `where` goes into the message. */
-export function decodeHeader(block: Uint8Array, where: Where): TarHeader {
+/**
+ * The fields of a header whose checksum is right; `name` is `nameOf` it. Throws `corrupt` for a number that is none; `where` goes into
+ * the message.
+ */
+export function decodeHeader(block: Uint8Array, name: Uint8Array, where: Where): TarHeader {
   const format = formatOf(block);
   const typeflag = block[156] ?? 0;
   const device = typeflag === typeflags.char || typeflag === typeflags.block;
   const number = (field: string, offset: number, length: number) => numberOf(block, offset, length, field, where);
   return {
     format,
-    name: nameOf(block, format),
+    name,
     linkName: stringOf(block, 157, 100),
     typeflag,
     mode: modulo(number("mode", 100, 8), 0o10000),
@@ -102,10 +105,10 @@ function formatOf(block: Uint8Array): TarHeader["format"] {
   return block[262] === 0x20 && block[263] === 0x20 ? "gnu" : "ustar";
 }
 
-/** GNU headers keep times and sparse maps where ustar has the prefix; star shortens the prefix to make room for its own times. */
-function nameOf(block: Uint8Array, format: TarHeader["format"]): Uint8Array {
+/** The entry's name, a copy. GNU headers keep times and sparse maps where ustar has the prefix; star shortens the prefix to make room for its own times. */
+export function nameOf(block: Uint8Array): Uint8Array {
   const name = stringOf(block, 0, 100);
-  if (format !== "ustar" || block[345] === 0) return name;
+  if (block[345] === 0 || formatOf(block) !== "ustar") return name;
   const star = block[508] === 0x74 && block[509] === 0x61 && block[510] === 0x72 && block[511] === 0;
   const prefix = stringOf(block, 345, star ? 131 : 155);
   const joined = Buffer.allocUnsafe(prefix.length + 1 + name.length);
@@ -116,7 +119,7 @@ function nameOf(block: Uint8Array, format: TarHeader["format"]): Uint8Array {
 }
 
 /** A copy of a fixed-width field up to its first NUL. */
-export function stringOf(block: Uint8Array, offset: number, length: number): Uint8Array {
+function stringOf(block: Uint8Array, offset: number, length: number): Uint8Array {
   let end = offset;
   while (end < offset + length && block[end] !== 0) end++;
   return copyOf(block, offset, end);

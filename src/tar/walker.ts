@@ -3,7 +3,7 @@ import { limits } from "../base/limits.js";
 import { assembleEntry, dataBytesOf, type SparseFormat, sparseFormatOf } from "./assemble.js";
 import type { TarEntry } from "./entry.js";
 import { Extensions } from "./extensions.js";
-import { blockBytes, classifyBlock, decodeHeader, stringOf, type TarHeader, typeflags } from "./header.js";
+import { blockBytes, classifyBlock, decodeHeader, nameOf, type TarHeader, typeflags } from "./header.js";
 import { EntryPlace, type Where } from "./quote.js";
 import { oldGnuExtensionMap, oldGnuHeaderMap, oldGnuPieces, SparseMapReader, type SparsePiece } from "./sparse.js";
 
@@ -150,8 +150,9 @@ export class TarWalker {
         `tar: header at byte ${headerOffset} has a wrong checksum; this is no tar, or a damaged one`,
       );
     }
-    const header = decodeHeader(block, new EntryPlace(stringOf(block, 0, 100), headerOffset));
-    const where = new EntryPlace(this.#extensions.path() ?? header.name, headerOffset);
+    const name = nameOf(block);
+    const where = new EntryPlace(this.#extensions.path() ?? name, headerOffset);
+    const header = decodeHeader(block, name, where);
     this.#current = where;
     if (header.sizeBytes < 0) throw new OcifsError("corrupt", `${where}: size is negative`);
     switch (header.typeflag) {

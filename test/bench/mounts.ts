@@ -10,8 +10,8 @@ import { type CommandOptions, runCommand } from "./command.js";
 /** A daemon that has been asked to end does so at once; one that does not within this hangs. */
 const EXIT_DEADLINE_MS = 20_000;
 
-export const ocifsProgram = join(repositoryRoot, "dist", "src", "cli", "ocifs.js");
-export const mountProgram = join(repositoryRoot, "dist", "src", "cli", "mount-ocifs.js");
+export const ocifsProgram = join(repositoryRoot, "dist", "programs", "bin", "ocifs.js");
+export const mountProgram = join(repositoryRoot, "dist", "programs", "bin", "mount-ocifs.js");
 
 export interface MountRequest {
   readonly reference: string;

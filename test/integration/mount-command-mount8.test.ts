@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
-import { type Finished, MountSandbox, programLine, runCommand } from "../support/mounted-image.js";
+import { bundledProgramLine, type Finished, MountSandbox, runCommand } from "../support/mounted-image.js";
 import { requireRootAndFuse } from "../support/requires.js";
 import { makeSampleLayer, type SampleLayer } from "../support/sample-layer.js";
 
@@ -21,7 +21,7 @@ async function setStage(t: TestContext): Promise<{
   const mountpoint = await sandbox.mountpoint();
   const helper = join(sandbox.directory, "sbin", "mount.ocifs");
   await mkdir(join(sandbox.directory, "sbin"));
-  const [node, program] = programLine("mount.ocifs");
+  const [node, program] = bundledProgramLine("mount.ocifs");
   // As scripts/install writes it.
   for (const path of [helper, helper.replace(/ocifs$/, "fuse.ocifs")]) {
     await writeFile(path, `#!/bin/sh\nexec '${node}' '${program}' "$@"\n`, { mode: 0o755 });

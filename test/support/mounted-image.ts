@@ -32,6 +32,11 @@ export function programLine(name: keyof typeof programs): [string, string] {
   return [process.execPath, join(repositoryRoot, "dist", "src", "cli", programs[name])];
 }
 
+/** The same for the bundled form, which is the one that is installed; scripts/build makes it. */
+export function bundledProgramLine(name: keyof typeof programs): [string, string] {
+  return [process.execPath, join(repositoryRoot, "dist", "programs", "bin", programs[name])];
+}
+
 /** Runs a command to the end of its output, which is when nobody holds stdout or stderr open any more. */
 export async function runCommand(command: readonly string[], options: RunOptions = {}): Promise<Finished> {
   const [program = "", ...args] = [...(options.prefix ?? []), ...command];
