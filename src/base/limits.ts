@@ -105,7 +105,7 @@ export const limits = {
   controlRequests: 16,
   /** What the daemon says to its helper before it is ready: a line of JSON with a sentence or two. */
   readinessBytes: 64 << 10,
-  /** Snapshots of one snapshotter: a hundred for each of the few hundred containers that a node runs. */
+  /** Snapshots of one snapshotter: a hundred layers for each of a few hundred images and containers. */
   snapshots: 65_536,
   /** A snapshot's record: name, parent and labels, of which containerd allows 4 KiB each. */
   snapshotRecordBytes: 256 << 10,
