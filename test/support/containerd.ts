@@ -38,6 +38,11 @@ const criApi = {
 /** containerd's namespace of what came through CRI. */
 const CRI_NAMESPACE = "k8s.io";
 
+export interface RunWhere {
+  readonly snapshotter?: string;
+  readonly namespace?: string;
+}
+
 export interface RunningContainer {
   readonly id: string;
   readonly process: ChildProcess;
@@ -173,20 +178,19 @@ export class ContainerdSandbox implements AsyncDisposable {
     return stdout;
   }
 
-  /** Starts a container and lets it run. */
-  run(reference: string, command: readonly string[], snapshotter = "ocifs"): RunningContainer {
+  /** `ocifs`, which has to succeed. */
+  async ocifsOut(...args: readonly string[]): Promise<string> {
+    const { status, stdout, stderr } = await runCommand([...programLine("ocifs"), ...args], { env: this.env });
+    if (status !== 0) throw new Error(`ocifs ${args.join(" ")}: ${status} ${stderr}`);
+    return stdout;
+  }
+
+  /** Starts a container and lets it run; CRI's namespace and the snapshotter ocifs unless others are named. */
+  run(reference: string, command: readonly string[], where: RunWhere = {}): RunningContainer {
     // Of all containerds of a machine: runc keeps its state in one place.
     const id = `${basename(this.directory)}-${this.#containers++}`;
-    const words = [
-      "--address",
-      this.address,
-      "--namespace",
-      CRI_NAMESPACE,
-      "run",
-      "--rm",
-      "--snapshotter",
-      snapshotter,
-    ];
+    const { snapshotter = "ocifs", namespace = CRI_NAMESPACE } = where;
+    const words = ["--address", this.address, "--namespace", namespace, "run", "--rm", "--snapshotter", snapshotter];
     const process = spawn("ctr", [...words, reference, id, ...command], { stdio: ["pipe", "pipe", "inherit"] });
     let stdout = "";
     const firstLine = new Promise<string>((resolve, reject) => {
@@ -232,8 +236,11 @@ export class ContainerdSandbox implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#containerd !== undefined) {
       // Also those whose `ctr run` lost its containerd.
-      const ids = (await this.ctrOut("tasks", "ls", "-q")).split("\n").filter((id) => id !== "");
-      for (const id of ids) await this.ctr("tasks", "rm", "--force", id);
+      for (const namespace of [CRI_NAMESPACE, "default"]) {
+        const tasks = ["--namespace", namespace, "tasks"];
+        const ids = (await this.ctrOut(...tasks, "ls", "-q")).split("\n").filter((id) => id !== "");
+        for (const id of ids) await this.ctr(...tasks, "rm", "--force", id);
+      }
     }
     await Promise.all(this.#started.map(({ end }) => end));
     await this.stopContainerd();

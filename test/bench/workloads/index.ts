@@ -2,6 +2,7 @@ import type { Bench } from "../bench.js";
 import type { Figure } from "../figures.js";
 import { backgroundFill } from "./background-fill.js";
 import { coldFile, coldRandom } from "./cold-reads.js";
+import { containerdStart } from "./containerd.js";
 import { daemonMemory } from "./daemon-memory.js";
 import { firstMount } from "./first-mount.js";
 import { indexCreation } from "./index-creation.js";
@@ -37,6 +38,7 @@ export const workloads = {
   "fill-reads": readsDuringFill,
   decode: spanDecode,
   index: indexCreation,
+  containerd: containerdStart,
   memory: daemonMemory,
   proxy: proxyCrowd,
 } as const satisfies Readonly<Record<string, (bench: Bench) => Promise<Figure[]>>>;
