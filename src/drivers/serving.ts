@@ -14,6 +14,9 @@ const READAHEAD_KIB = 1024;
 
 const noStats: DriverStats = { requests: 0, reads: 0, readBytes: 0, parked: 0, interrupted: 0, errors: 0 };
 
+/** What a session needs of a mount; `mountpoint` is for messages. */
+export type ServingRequest = Pick<MountRequest, "mountpoint" | "tree" | "onMiss">;
+
 /** A FUSE session from its start to its end, whoever ends it. */
 export class Serving {
   readonly fd: number;
@@ -24,7 +27,7 @@ export class Serving {
   #lastStats = noStats;
 
   /** Takes the descriptor over, also when it throws. */
-  constructor(request: MountRequest, fd: number, files: FuseFiles) {
+  constructor(request: ServingRequest, fd: number, files: FuseFiles) {
     this.fd = fd;
     let onEnd: (errno: number) => void = () => undefined;
     this.ended = new Promise((resolve, reject) => {
