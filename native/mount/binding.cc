@@ -1,4 +1,6 @@
 
+#include <memory>
+
 #include "../base/async.h"
 #include "../base/napi_util.h"
 #include "kernel_mount.h"
@@ -16,7 +18,7 @@ Napi::Value MountFuseDetached(const Napi::CallbackInfo& info) {
   return out;
 }
 
-// mountErofs({target, source, imageFd, deviceFds, options: [[key, value]], attributes}) → Promise
+// mountErofs({source, imageFd, deviceFds, options: [[key, value]], attributes}) → Promise of the mount's descriptor
 Napi::Value MountErofs(const Napi::CallbackInfo& info) {
   const Napi::Object o = info[0].As<Napi::Object>();
   mount::ErofsMount m;
@@ -30,9 +32,18 @@ Napi::Value MountErofs(const Napi::CallbackInfo& info) {
     const Napi::Array pair = options.Get(i).As<Napi::Array>();
     m.options.emplace_back(pair.Get(0u).ToString(), pair.Get(1u).ToString());
   }
-  const std::string target = o.Get("target").ToString();
+  auto fd = std::make_shared<int>(-1);
   return AsyncTask::Run(
-      info.Env(), [m, target] { return mount::MountErofs(m, target); },
+      info.Env(), [m, fd] { return mount::MountErofs(m, fd.get()); },
+      [fd](Napi::Env env) -> Napi::Value { return Napi::Number::New(env, *fd); });
+}
+
+// attachMount(fd, target) → Promise
+Napi::Value AttachMount(const Napi::CallbackInfo& info) {
+  const int fd = ToInt(info[0], "fd");
+  const std::string target = info[1].ToString();
+  return AsyncTask::Run(
+      info.Env(), [fd, target] { return mount::AttachMount(fd, target); },
       [](Napi::Env env) -> Napi::Value { return env.Undefined(); });
 }
 
@@ -49,6 +60,7 @@ Napi::Value ProbeFileSystem(const Napi::CallbackInfo& info) {
 void InitMount(Napi::Env env, Napi::Object exports) {
   exports.Set("mountFuseDetached", Napi::Function::New(env, MountFuseDetached));
   exports.Set("mountErofs", Napi::Function::New(env, MountErofs));
+  exports.Set("attachMount", Napi::Function::New(env, AttachMount));
   exports.Set("probeFileSystem", Napi::Function::New(env, ProbeFileSystem));
 }
 }  // namespace ocifs

@@ -122,7 +122,7 @@ Status Configure(int fs, const ErofsMount& m, const std::string& source) {
   return Status::Ok();
 }
 
-Status Mount(const ErofsMount& m, const std::string& target) {
+Status Mount(const ErofsMount& m, int* mount_fd) {
   Fd fs(FsOpen("erofs"));
   if (fs.get() < 0) return Status::Errno(errno, "fsopen erofs");
   std::string source = ProcPath(m.image_fd);
@@ -131,10 +131,8 @@ Status Mount(const ErofsMount& m, const std::string& target) {
   if (scratch.get() >= 0 && PlaceLink(scratch.get(), m.source, source) && unshare(CLONE_FS) == 0 && fchdir(scratch.get()) == 0)
     source = m.source;
   if (Status s = Configure(fs.get(), m, source); !s.ok()) return s;
-  Fd mounted(FsMount(fs.get(), m.attributes));
-  if (mounted.get() < 0) return Failed(fs.get(), errno, "fsmount erofs");
-  if (MoveMount(mounted.get(), AT_FDCWD, target.c_str()) < 0) return Status::Errno(errno, "mount " + target);
-  return Status::Ok();
+  *mount_fd = FsMount(fs.get(), m.attributes);
+  return *mount_fd < 0 ? Failed(fs.get(), errno, "fsmount erofs") : Status::Ok();
 }
 
 }  // namespace
@@ -156,10 +154,15 @@ Status MountFuseDetached(int* fuse_fd, int* mount_fd) {
   return Status::Ok();
 }
 
-Status MountErofs(const ErofsMount& what, const std::string& target) {
+Status MountErofs(const ErofsMount& what, int* mount_fd) {
   Status s;
-  std::thread([&] { s = Mount(what, target); }).join();
+  std::thread([&] { s = Mount(what, mount_fd); }).join();
   return s;
+}
+
+Status AttachMount(int mount_fd, const std::string& target) {
+  if (MoveMount(mount_fd, AT_FDCWD, target.c_str()) < 0) return Status::Errno(errno, "mount " + target);
+  return Status::Ok();
 }
 
 Status ProbeFileSystem(const std::string& type) {

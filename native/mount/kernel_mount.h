@@ -23,11 +23,13 @@ struct ErofsMount {
   uint32_t attributes = 0;
 };
 
-// The kernel's EROFS on files, mounted on `target`. It opens them again and holds them until the last reference to the mount has
-// gone. /proc/mounts shows `source` when that can stand for a relative path ("host/name:tag"), "/proc/self/fd/N" otherwise: the kernel
+// The kernel's EROFS on files, at no path yet. It opens them again and holds them until the last reference to the mount has gone. /proc/mounts shows `source` when that can stand for a relative path ("host/name:tag"), "/proc/self/fd/N" otherwise: the kernel
 // shows the very name by which it has opened the image. "corrupt" when EROFS finds the image to be so, "unsupported" for what the
 // system does not offer.
-Status MountErofs(const ErofsMount& what, const std::string& target);
+Status MountErofs(const ErofsMount& what, int* mount_fd);
+
+// Attaches such a mount to a path, where it stays without the descriptor.
+Status AttachMount(int mount_fd, const std::string& target);
 
 // Whether the file system type can be had, loading its module when needed: "unsupported" with the reason.
 Status ProbeFileSystem(const std::string& type);

@@ -1,13 +1,12 @@
-import { close, fstat, open } from "node:fs";
-import { promisify } from "node:util";
-import { Cleanup } from "../base/cleanup.js";
 import { messageOf, OcifsError } from "../base/errors.js";
-import { mountErofs, mountFuseDetached, probeFileSystem } from "../native/mount.js";
+import { attachMount, probeFileSystem } from "../native/mount.js";
+import { closeFd, makeDeviceMount } from "./device-mount.js";
 import type { Driver, DriverStats, KeptMount, Mounted, MountRequest } from "./driver.js";
+import { whyErofsIsUnsafe } from "./erofs-probe.js";
 import { sessionFdsOf } from "./kept-session.js";
 import { readOnlyMountAttributes } from "./mount-flags.js";
-import { detach, deviceAt, deviceName } from "./mountpoint.js";
-import { raiseReadahead, Serving } from "./serving.js";
+import { detach, deviceAt } from "./mountpoint.js";
+import { Serving } from "./serving.js";
 
 /**
  * The kernel's EROFS on the tarindex, its devices being files: of a layer that is complete the cache's own, of others files of a FUSE
@@ -17,9 +16,8 @@ import { raiseReadahead, Serving } from "./serving.js";
 export const erofsDriver: Driver = {
   name: "erofs",
 
-  async unavailable({ tree }) {
+  async unavailable() {
     if (process.getuid?.() !== 0) return "mounting EROFS needs root";
-    if (tree.image.info().blockSizeBytes < 512) return "the tarindex has blocks that the kernel does not take";
     for (const type of ["erofs", "fuse"]) {
       try {
         await probeFileSystem(type);
@@ -31,18 +29,22 @@ export const erofsDriver: Driver = {
   },
 
   async mount(request) {
-    const { fuseFd, mountFd } = mountFuseDetached();
-    await using cleanup = new Cleanup();
-    cleanup.defer(() => closeFd(mountFd));
-    const serving = new Serving(request, [fuseFd], "devices");
+    const unsafe = await whyErofsIsUnsafe();
+    if (unsafe !== undefined) throw new OcifsError("unsupported", `this kernel is not fit for it: ${unsafe}`);
+    const { flags, sourceName } = request;
+    const { serving, mountFd, device } = await makeDeviceMount(request, {
+      sourceName,
+      options: [...(flags.silent ? [["silent", ""] as const] : []), ...request.securityOptions.map(splitOption)],
+      attributes: readOnlyMountAttributes(flags),
+    });
     try {
-      // Before the files are opened: each file takes the readahead of its mount as it is then.
-      await raiseReadahead(deviceName((await promisify(fstat)(mountFd)).dev));
-      await makeMount(request, mountFd, cleanup);
-      return await ErofsMount.begin(request, serving);
+      await attachMount(mountFd, request.mountpoint);
+      return new ErofsMount(request, serving, device);
     } catch (error) {
       await serving.stop();
       throw error;
+    } finally {
+      await closeFd(mountFd);
     }
   },
 
@@ -60,32 +62,6 @@ export const erofsDriver: Driver = {
     return new ErofsMount(request, serving, device);
   },
 };
-
-const closeFd = promisify(close);
-
-async function makeMount(request: MountRequest, mountFd: number, cleanup: Cleanup): Promise<void> {
-  const { tree, flags } = request;
-  const openFile = async (name: string): Promise<number> => {
-    const fd = await promisify(open)(`/proc/self/fd/${mountFd}/${name}`, "r");
-    cleanup.defer(() => closeFd(fd));
-    return fd;
-  };
-  const imageFd = await openFile("index");
-  const deviceFds: number[] = [];
-  for (const slot of tree.devices.keys()) {
-    const lent = await tree.lend?.(slot);
-    if (lent !== undefined) cleanup.defer(() => closeFd(lent));
-    deviceFds.push(lent ?? (await openFile(String(slot + 1))));
-  }
-  await mountErofs({
-    target: request.mountpoint,
-    source: request.sourceName,
-    imageFd,
-    deviceFds,
-    options: [...(flags.silent ? [["silent", ""] as const] : []), ...request.securityOptions.map(splitOption)],
-    attributes: readOnlyMountAttributes(flags),
-  });
-}
 
 /** `key=value`; quotes around a value belong to the data string of mount(2) and not to the value. */
 function splitOption(option: string): readonly [string, string] {
@@ -108,14 +84,6 @@ class ErofsMount implements Mounted {
     this.ended = serving.ended;
     this.#serving = serving;
     this.#device = device;
-  }
-
-  /** Of a mount that has just been made. */
-  static async begin(request: MountRequest, serving: Serving): Promise<ErofsMount> {
-    const device = await deviceAt(request.mountpoint);
-    if (device === undefined) throw new OcifsError("io", `${request.mountpoint}: unmounted by somebody right away`);
-    await raiseReadahead(device);
-    return new ErofsMount(request, serving, device);
   }
 
   stats(): DriverStats {

@@ -15,6 +15,9 @@ const READAHEAD_KIB = 1024;
 
 const noStats: DriverStats = { requests: 0, reads: 0, readBytes: 0, parked: 0, interrupted: 0, errors: 0 };
 
+/** What a session needs of a mount; `mountpoint` is for messages. */
+export type ServingRequest = Pick<MountRequest, "mountpoint" | "tree" | "onMiss">;
+
 /** A FUSE session from its start to its end, whoever ends it. */
 export class Serving {
   /** Resolves when the kernel has ended it or it was stopped; rejects when it broke. */
@@ -24,7 +27,7 @@ export class Serving {
   #lastStats = noStats;
 
   /** Takes the descriptors over, also when it throws: the mounted one, and clones that a process before this one made. */
-  constructor(request: MountRequest, fds: readonly number[], files: FuseFiles) {
+  constructor(request: ServingRequest, fds: readonly number[], files: FuseFiles) {
     let onEnd: (errno: number) => void = () => undefined;
     this.ended = new Promise((resolve, reject) => {
       onEnd = (errno) => {

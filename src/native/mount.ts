@@ -1,7 +1,6 @@
 import { addon, awaitNative, callNative } from "./addon.js";
 
 export interface KernelErofsMount {
-  readonly target: string;
   /** Shown in /proc/mounts where the kernel lets it: see native/mount/kernel_mount.h. */
   readonly source: string;
   /** The image and its devices: regular files. They stay the caller's, and may be closed when the mount is made. */
@@ -15,7 +14,8 @@ export interface KernelErofsMount {
 
 const native = addon as unknown as {
   mountFuseDetached(): { fuseFd: number; mountFd: number };
-  mountErofs(mount: KernelErofsMount): Promise<void>;
+  mountErofs(mount: KernelErofsMount): Promise<number>;
+  attachMount(fd: number, target: string): Promise<void>;
   probeFileSystem(type: string): Promise<void>;
 };
 
@@ -27,9 +27,14 @@ export function mountFuseDetached(): { readonly fuseFd: number; readonly mountFd
   return callNative(() => native.mountFuseDetached());
 }
 
-/** The kernel's EROFS on files. `unsupported` for what this system does not offer, `corrupt` for an image EROFS refuses. */
-export function mountErofs(mount: KernelErofsMount): Promise<void> {
+/** The kernel's EROFS on files, at no path yet: a descriptor of its root. `unsupported` for what this system does not offer, `corrupt` for an image EROFS refuses. */
+export function mountErofs(mount: KernelErofsMount): Promise<number> {
   return awaitNative(() => native.mountErofs(mount));
+}
+
+/** Attaches a mount that has no path to one, where it stays without the descriptor. */
+export function attachMount(fd: number, target: string): Promise<void> {
+  return awaitNative(() => native.attachMount(fd, target));
 }
 
 /** Rejects with `unsupported` and the reason when this process cannot have the file system type; loads its module when needed. */

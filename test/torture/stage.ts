@@ -6,7 +6,7 @@ import { text } from "node:stream/consumers";
 import { setTimeout as delay } from "node:timers/promises";
 import { Cleanup } from "../../src/base/cleanup.js";
 import { callAllDaemons } from "../../src/daemon/control.js";
-import type { MountStatus } from "../../src/daemon/status.js";
+import type { DaemonStatus, MountStatus } from "../../src/daemon/status.js";
 import { createLayerIndex } from "../../src/index/create.js";
 import { runCommand } from "../bench/command.js";
 import { mountProgram, ocifsProgram, unmount } from "../bench/mounts.js";
@@ -125,7 +125,7 @@ export class Stage implements AsyncDisposable {
   /** Every mount that a daemon of ours knows; a daemon that is just dying or starting says nothing. */
   async statuses(): Promise<MountStatus[]> {
     const { answers } = await callAllDaemons(this.#runtime, "status");
-    return answers as MountStatus[];
+    return (answers as DaemonStatus[]).flatMap(({ mounts }) => mounts);
   }
 
   /** Undefined while nobody answers for it. */
