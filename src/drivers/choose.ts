@@ -9,8 +9,11 @@ export interface ChosenMount {
   readonly reason: string;
 }
 
-/** All there are, the one that `auto` likes best first. */
-const drivers: readonly Driver[] = [erofsDriver, fuseDriver];
+/**
+ * All there are, the one that `auto` likes best first. EROFS costs less for each read, but a read that fails is the kernel's to report, and
+ * kernels differ in that (erofs-probe.ts): it has to be asked for.
+ */
+const drivers: readonly Driver[] = [fuseDriver, erofsDriver];
 
 /**
  * Mounts with the driver that `driver=` asks for, or with the best that works here. Throws `unsupported` with the reason when it cannot be
@@ -35,7 +38,7 @@ export async function mountWithBest(candidates: readonly Driver[], request: Moun
     if (why === undefined) {
       try {
         const mounted = await driver.mount(request);
-        return { mounted, reason: passedOver.length > 0 ? passedOver.join("; ") : "the fastest that works here" };
+        return { mounted, reason: passedOver.length > 0 ? passedOver.join("; ") : "the default" };
       } catch (error) {
         if (!isOcifsError(error, "unsupported")) throw error;
         passedOver.push(`not ${driver.name}: ${messageOf(error)}`);

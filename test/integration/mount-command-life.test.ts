@@ -226,6 +226,6 @@ test("help and version go to standard output, and -v tells what happens", async 
   assert.deepEqual([said.status, said.stdout], [0, ""]);
   assert.equal(
     said.stderr,
-    `mount.ocifs: passed over: strange\nmount.ocifs: ${mountpoint} is ready (fuse, the fastest that works here, daemon ${pid})\n`,
+    `mount.ocifs: passed over: strange\nmount.ocifs: ${mountpoint} is ready (fuse, the default, daemon ${pid})\n`,
   );
 });
