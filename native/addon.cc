@@ -8,6 +8,7 @@ void InitSparse(Napi::Env env, Napi::Object exports);
 void InitFdPass(Napi::Env env, Napi::Object exports);
 void InitLayer(Napi::Env env, Napi::Object exports);
 void InitFuse(Napi::Env env, Napi::Object exports);
+void InitContent(Napi::Env env, Napi::Object exports);
 }  // namespace ocifs
 
 static Napi::Object Init(Napi::Env env, Napi::Object exports) {
@@ -17,6 +18,7 @@ static Napi::Object Init(Napi::Env env, Napi::Object exports) {
   ocifs::InitFdPass(env, exports);
   ocifs::InitLayer(env, exports);
   ocifs::InitFuse(env, exports);
+  ocifs::InitContent(env, exports);
   return exports;
 }
 

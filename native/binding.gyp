@@ -7,7 +7,8 @@
       "erofs/binding.cc",
       "inflate/span_decoder.cc", "inflate/gzip_framing.cc", "inflate/checkpoint_writer.cc", "inflate/recorder.cc", "inflate/zstd_stream.cc", "inflate/zinfo_table.cc", "inflate/binding.cc",
       "sparse/sparse.cc", "sparse/tree_usage.cc", "sparse/binding.cc",
-      "fdpass/binding.cc",
+      "fdpass/message.cc", "fdpass/poller.cc", "fdpass/binding.cc",
+      "content/clone.cc", "content/verity.cc", "content/objects.cc", "content/tree_writer.cc", "content/binding.cc",
       "layer/span_store.cc", "layer/span_writes.cc", "layer/span_eviction.cc", "layer/span_fill.cc", "layer/binding.cc",
       "fuse/session.cc", "fuse/binding.cc"
     ],
