@@ -1,10 +1,10 @@
-import { mkdir, rename, rm } from "node:fs/promises";
 import { randomBytes } from "node:crypto";
+import { mkdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { mapConcurrently } from "../base/concurrency.js";
 import { isOcifsError, messageOf, OcifsError } from "../base/errors.js";
-import { readBounded } from "../base/read-bounded.js";
 import { limits } from "../base/limits.js";
+import { readBounded } from "../base/read-bounded.js";
 import { writeFileAtomically } from "../cache/atomic-file.js";
 import { closeFd, openFd } from "../cache/raw-file.js";
 import type { CacheRoom } from "../cache/room.js";
@@ -37,7 +37,12 @@ export class ContentStore implements AsyncDisposable {
   readonly #hold: Disposable;
   #closed: Promise<void> | undefined;
 
-  private constructor(fds: { objects: number; data: number }, table: ContentTable, tarDigest: Digest, hold: Disposable) {
+  private constructor(
+    fds: { objects: number; data: number },
+    table: ContentTable,
+    tarDigest: Digest,
+    hold: Disposable,
+  ) {
     this.objectsFd = fds.objects;
     this.dataFd = fds.data;
     this.table = table;
@@ -56,7 +61,8 @@ export class ContentStore implements AsyncDisposable {
     try {
       const data = await openFd(files.dataPath, "read");
       opened.push(data);
-      const table = (await readTable(files.contentPath, tarDigest)) ?? (await make(layer, data, tarDigest, room, signal));
+      const table =
+        (await readTable(files.contentPath, tarDigest)) ?? (await make(layer, data, tarDigest, room, signal));
       const objects = await openFd(join(files.contentPath, "objects"), "read");
       return new ContentStore({ objects, data }, table, tarDigest, hold);
     } catch (error) {
@@ -81,7 +87,11 @@ export class ContentStore implements AsyncDisposable {
 async function readTable(path: string, tarDigest: Digest): Promise<ContentTable | undefined> {
   try {
     const table = join(path, "table");
-    return decodeContentTable(await readBounded(table, contentTableBytes(limits.tarEntries), `content table ${table}`), tarDigest, table);
+    return decodeContentTable(
+      await readBounded(table, contentTableBytes(limits.tarEntries), `content table ${table}`),
+      tarDigest,
+      table,
+    );
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
     // What cannot be used is made again.
@@ -107,7 +117,10 @@ async function make(
   const bytes = kept.reduce((sum, i) => sum + (found.sizes[i] ?? 0) + FILE_OVERHEAD_BYTES, limits.pathBytes);
   using granted = await room.reserve(bytes);
   if (!granted) {
-    throw new OcifsError("no-space", `layer ${layer.source.digest}: the cache's limit leaves no room for ${bytes} bytes of its files; raise cachesize=`);
+    throw new OcifsError(
+      "no-space",
+      `layer ${layer.source.digest}: the cache's limit leaves no room for ${bytes} bytes of its files; raise cachesize=`,
+    );
   }
   const temporary = `${files.contentPath}.${randomBytes(6).toString("hex")}.tmp`;
   try {
@@ -120,12 +133,15 @@ async function make(
       const put = async (batch: readonly number[]) => {
         const ranges = Float64Array.from(batch.flatMap((i) => [found.offsets[i] ?? 0, found.sizes[i] ?? 0]));
         const { digests } = await putObjects(objects, dataFd, ranges);
-        batch.forEach((i, n) => digests.copy(table.digests, i * 32, n * 32, n * 32 + 32));
+        for (const [n, i] of batch.entries()) digests.copy(table.digests, i * 32, n * 32, n * 32 + 32);
       };
       await mapConcurrently(batches, CALLS_AT_ONCE, put, signal);
       const after = layer.store.stats();
       if (after.generation !== generation || after.dataSpans !== after.spans) {
-        throw new OcifsError("busy", `layer ${layer.source.digest}: the cache gave up parts of it while its files were copied; try again`);
+        throw new OcifsError(
+          "busy",
+          `layer ${layer.source.digest}: the cache gave up parts of it while its files were copied; try again`,
+        );
       }
       // Files first: a table says that they are there.
       await syncFileSystem(objects);

@@ -30,7 +30,8 @@ export class Destination implements AsyncDisposable {
   /** `busy` when there is something of that name. */
   static async create(path: string): Promise<Destination> {
     const absolute = resolve(path);
-    if (await pathExists(absolute)) throw new OcifsError("busy", `${absolute}: it exists already; name a directory that does not`);
+    if (await pathExists(absolute))
+      throw new OcifsError("busy", `${absolute}: it exists already; name a directory that does not`);
     const temporary = join(dirname(absolute), `.${basename(absolute)}.${randomBytes(6).toString("hex")}.tmp`);
     try {
       await mkdir(temporary, { mode: 0o700 });

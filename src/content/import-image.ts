@@ -1,11 +1,15 @@
-import { Cleanup } from "../base/cleanup.js";
+import type { Cleanup } from "../base/cleanup.js";
 import { OcifsError } from "../base/errors.js";
 import type { CacheRoom } from "../cache/room.js";
+import type { WhiteoutMode } from "../index/tar-tree.js";
 import type { OpenLayer } from "../layer/open-layer.js";
 import type { TreeCounts } from "../native/content.js";
 import type { ErofsImage } from "../native/erofs.js";
 import { ContentStore } from "./content-store.js";
 import type { Destination } from "./destination.js";
+import { objectReferences } from "./export-layer.js";
+import { importStream } from "./import-stream.js";
+import { layerEvents } from "./layer-events.js";
 import { fileAt, objectNameOf } from "./layer-table.js";
 import { writeTree } from "./write-tree.js";
 
@@ -44,11 +48,29 @@ export async function importTree(
     sources,
     placeOf: (device, offset, _size, whole) => {
       const store = stores[device - 1];
-      if (!store) throw new OcifsError("mismatch", `import: the tree names layer device ${device}, there are ${stores.length}`);
+      if (!store)
+        throw new OcifsError("mismatch", `import: the tree names layer device ${device}, there are ${stores.length}`);
       const name = whole ? objectNameOf(store.table, fileAt(store.table, offset)) : undefined;
       if (name === undefined) return { kind: "ranges", source: 2 * (device - 1) };
       return { kind: "name", source: 2 * (device - 1) + 1, name: Buffer.from(name) };
     },
     signal,
   });
+}
+
+/**
+ * Makes the tree of one layer by itself. It is read as a stream is, since the layer's index leaves out what only layers below settle,
+ * and its files are hashed as they are once they were made.
+ */
+export async function importLayer(
+  layer: OpenLayer,
+  store: ContentStore,
+  destination: Destination,
+  whiteouts: WhiteoutMode,
+  signal: AbortSignal,
+): Promise<TreeCounts> {
+  const { device } = layer;
+  const { table, objectsFd, tarDigest } = store;
+  const events = layerEvents({ device, table, referenceOf: objectReferences(table), divideContent: true, signal });
+  return await importStream({ events, directories: [objectsFd], diffId: tarDigest, whiteouts, signal }, destination);
 }

@@ -45,7 +45,10 @@ export async function* headerThenContentEvents(o: LayerEventsOptions): AsyncGene
   let begin = 0;
   const visit: Parameters<typeof walkLayer>[1] = (entry) => {
     if (entry.segments) {
-      throw new OcifsError("unsupported", `${new EntryPlace(entry.path)}: a sparse file in header-then-content reading`);
+      throw new OcifsError(
+        "unsupported",
+        `${new EntryPlace(entry.path)}: a sparse file in header-then-content reading`,
+      );
     }
     const sizeBytes = entry.type === "file" ? entry.sizeBytes : 0;
     entries.push({ begin, dataOffset: entry.dataOffset, sizeBytes });

@@ -96,19 +96,25 @@ export function encodeContentTable(table: ContentTable, tarDigest: Digest): Buff
     bytes.writeBigUInt64LE(BigInt(table.sizes[i] ?? 0), at + 8);
     table.digests.copy(bytes, at + 16, i * 32, i * 32 + 32);
   }
-  createHash("sha256").update(bytes.subarray(0, -checkBytes)).digest().copy(bytes, bytes.length - checkBytes);
+  createHash("sha256")
+    .update(bytes.subarray(0, -checkBytes))
+    .digest()
+    .copy(bytes, bytes.length - checkBytes);
   return bytes;
 }
 
 /** Throws `corrupt` for bytes that are no table, or one that was damaged; `mismatch` for one of another tar. */
 export function decodeContentTable(bytes: Buffer, tarDigest: Digest, what: string): ContentTable {
   const corrupt = (why: string) => new OcifsError("corrupt", `${what}: ${why}`);
-  if (bytes.length < headerBytes + checkBytes || !bytes.subarray(0, 8).equals(magic)) throw corrupt("is no content table");
+  if (bytes.length < headerBytes + checkBytes || !bytes.subarray(0, 8).equals(magic))
+    throw corrupt("is no content table");
   const body = bytes.subarray(0, -checkBytes);
-  if (!createHash("sha256").update(body).digest().equals(bytes.subarray(-checkBytes))) throw corrupt("has a wrong checksum");
+  if (!createHash("sha256").update(body).digest().equals(bytes.subarray(-checkBytes)))
+    throw corrupt("has a wrong checksum");
   if (bytes.readUInt32LE(8) !== 1) throw corrupt(`version ${bytes.readUInt32LE(8)}, want 1`);
   const count = Number(bytes.readBigUInt64LE(24));
-  if (count > limits.tarEntries || body.length !== headerBytes + count * recordBytes) throw corrupt("has another length than its count");
+  if (count > limits.tarEntries || body.length !== headerBytes + count * recordBytes)
+    throw corrupt("has another length than its count");
   const found = bytes.toString("latin1", digestAt, headerBytes).replace(/\0+$/, "");
   if (found !== tarDigest) throw new OcifsError("mismatch", `${what}: of tar ${found}, want ${tarDigest}`);
   const table = {

@@ -1,6 +1,6 @@
-import { limits } from "../base/limits.js";
 import { mapConcurrently } from "../base/concurrency.js";
 import { OcifsError, throwIfAborted } from "../base/errors.js";
+import { limits } from "../base/limits.js";
 import { fileTypeMask, fileTypes } from "../erofs/reader.js";
 import { applyTree, type TreeCounts } from "../native/content.js";
 import type { ErofsImage } from "../native/erofs.js";
@@ -65,7 +65,10 @@ class TreeWriting {
     await this.#carryOut();
     // Deepest or not does not matter any more: nothing is made in them.
     const metadata = new TreeRecords();
-    metadata.add(treeOps.directoryMetadata, new Uint8Array(0), { ...tree.getattr(rootNid), xattrs: packedXattrs(tree, rootNid) });
+    metadata.add(treeOps.directoryMetadata, new Uint8Array(0), {
+      ...tree.getattr(rootNid),
+      xattrs: packedXattrs(tree, rootNid),
+    });
     for (const { path, nid } of this.#walk(rootNid)) {
       this.#reader.forEach(nid, (entry) => {
         if (isDirectory(entry)) metadata.add(treeOps.directoryMetadata, joined(path, entry.name), inodeOf(entry));
@@ -88,10 +91,12 @@ class TreeWriting {
       yield next;
       this.#reader.forEach(next.nid, (entry) => {
         if (!isDirectory(entry)) return;
-        if (seen.has(entry.nid)) throw new OcifsError("corrupt", `tree: directory inode ${entry.nid} has more than one name`);
+        if (seen.has(entry.nid))
+          throw new OcifsError("corrupt", `tree: directory inode ${entry.nid} has more than one name`);
         seen.add(entry.nid);
         const path = joined(next.path, entry.name);
-        if (path.length > limits.pathBytes) throw new OcifsError("limit", `tree: a path of ${path.length} bytes, Linux allows ${limits.pathBytes}`);
+        if (path.length > limits.pathBytes)
+          throw new OcifsError("limit", `tree: a path of ${path.length} bytes, Linux allows ${limits.pathBytes}`);
         queue.push({ path, nid: entry.nid });
       });
     }
@@ -127,7 +132,12 @@ class TreeWriting {
     const whole = entry.dataKind === listedData.whole;
     const ranges = whole ? [] : this.#rangesOf(entry);
     const device = whole ? entry.device : (ranges[0]?.device ?? 1);
-    const place = this.#o.placeOf(device, whole ? entry.dataOffset : (ranges[0]?.sourceOffset ?? 0), entry.sizeBytes, whole);
+    const place = this.#o.placeOf(
+      device,
+      whole ? entry.dataOffset : (ranges[0]?.sourceOffset ?? 0),
+      entry.sizeBytes,
+      whole,
+    );
     if (place.kind !== "ranges") {
       const op = place.kind === "move" ? treeOps.moveFrom : treeOps.fileFromName;
       this.#current.add(op, path, inode, place.name, place.source);
@@ -144,7 +154,11 @@ class TreeWriting {
       const extents = this.#o.tree.mapRange(nid, at, sizeBytes - at);
       if (extents.length === 0) throw new OcifsError("internal", `EROFS inode ${nid}: no extent at byte ${at}`);
       for (const extent of extents) {
-        if (extent.kind === "index") throw new OcifsError("unsupported", `EROFS inode ${nid}: file content in the index; this tree is none of a layer`);
+        if (extent.kind === "index")
+          throw new OcifsError(
+            "unsupported",
+            `EROFS inode ${nid}: file content in the index; this tree is none of a layer`,
+          );
         if (extent.kind === "device") {
           const { fileOffset: offset, length, device, offset: sourceOffset } = extent;
           ranges.push({ offset, sizeBytes: length, sourceOffset, device });

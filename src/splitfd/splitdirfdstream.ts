@@ -46,11 +46,17 @@ export const splitDirFdFraming: Framing = {
 function parseFile(header: Uint8Array, view: DataView, at: string): StreamEvent & { readonly kind: "reference" } {
   const size = view.getBigUint64(1, true);
   if (size > limits.layerTarBytes) {
-    throw new OcifsError("limit", `splitdirfdstream: file of ${size} bytes ${at}, the limit is ${limits.layerTarBytes}`);
+    throw new OcifsError(
+      "limit",
+      `splitdirfdstream: file of ${size} bytes ${at}, the limit is ${limits.layerTarBytes}`,
+    );
   }
   const nameBytes = view.getUint32(13, true);
   if (nameBytes > limits.splitNameBytes) {
-    throw new OcifsError("limit", `splitdirfdstream: name of ${nameBytes} bytes ${at}, the limit is ${limits.splitNameBytes}`);
+    throw new OcifsError(
+      "limit",
+      `splitdirfdstream: name of ${nameBytes} bytes ${at}, the limit is ${limits.splitNameBytes}`,
+    );
   }
   const name = header.subarray(fileHeaderBytes);
   checkContentName(name, `splitdirfdstream: file ${at}`);
@@ -83,7 +89,8 @@ export function encodeSplitDirFd(event: StreamEvent): Uint8Array {
     throw new OcifsError("internal", "splitdirfdstream: a file without directory, name and size");
   }
   checkContentName(to.name, "splitdirfdstream: file");
-  if (to.name.length > limits.splitNameBytes) throw new OcifsError("limit", `splitdirfdstream: name of ${to.name.length} bytes`);
+  if (to.name.length > limits.splitNameBytes)
+    throw new OcifsError("limit", `splitdirfdstream: name of ${to.name.length} bytes`);
   const header = Buffer.alloc(fileHeaderBytes);
   header[0] = chunkTypes.fileBacked;
   header.writeBigUInt64LE(BigInt(sizeBytes), 1);

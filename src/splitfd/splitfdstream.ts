@@ -18,7 +18,10 @@ export const splitFdFraming: Framing = {
     const prefix = Buffer.from(header).readBigInt64LE(0);
     if (prefix >= 0n) {
       if (prefix > maximumIndex) {
-        throw new OcifsError("corrupt", `splitfdstream: descriptor ${prefix} at byte ${offset}, want at most ${maximumIndex}`);
+        throw new OcifsError(
+          "corrupt",
+          `splitfdstream: descriptor ${prefix} at byte ${offset}, want at most ${maximumIndex}`,
+        );
       }
       return { kind: "reference", to: { kind: "fd", index: Number(prefix) }, sizeBytes: undefined };
     }

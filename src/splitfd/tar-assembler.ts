@@ -70,7 +70,10 @@ export class TarAssembler {
     if (this.#reading === "tar-preserving" || sizeBytes === 0) return;
     if (this.#awaiting) this.#fileHere(sizeBytes);
     else if (sizeBytes > 2 * limits.paxBytes) {
-      throw new OcifsError("limit", `splitfdstream: headers of ${sizeBytes} bytes, the limit is ${2 * limits.paxBytes}`);
+      throw new OcifsError(
+        "limit",
+        `splitfdstream: headers of ${sizeBytes} bytes, the limit is ${2 * limits.paxBytes}`,
+      );
     }
   }
 
@@ -83,7 +86,10 @@ export class TarAssembler {
     if (file) return await this.#endContent(file);
     const entry = this.#last;
     if (!entry || entry === before || dataStart(entry) !== this.#offset) {
-      throw new OcifsError("corrupt", `splitfdstream: the chunk that ends at byte ${this.#offset} of the tar is not one entry's headers`);
+      throw new OcifsError(
+        "corrupt",
+        `splitfdstream: the chunk that ends at byte ${this.#offset} of the tar is not one entry's headers`,
+      );
     }
     if (entry.segments) {
       throw new OcifsError("unsupported", `${placeOf(entry)}: a sparse file in header-then-content reading`);
@@ -104,8 +110,16 @@ export class TarAssembler {
       this.#sink.entry(entry);
       this.#last = entry;
     }
-    if (this.#reading === "header-then-content" && this.#awaiting === undefined && this.#chunkLeft > 0 && this.#last !== before) {
-      throw new OcifsError("corrupt", `splitfdstream: ${this.#chunkLeft} bytes follow the headers of ${placeOf(this.#last)} in their chunk`);
+    if (
+      this.#reading === "header-then-content" &&
+      this.#awaiting === undefined &&
+      this.#chunkLeft > 0 &&
+      this.#last !== before
+    ) {
+      throw new OcifsError(
+        "corrupt",
+        `splitfdstream: ${this.#chunkLeft} bytes follow the headers of ${placeOf(this.#last)} in their chunk`,
+      );
     }
     await this.#sink.bytes(bytes, this.#offset);
     this.#offset += bytes.length;
@@ -114,11 +128,17 @@ export class TarAssembler {
   /** The file whose content begins at this byte of the tar. */
   #fileHere(sizeBytes: number | undefined): TarEntry {
     const entry = this.#last;
-    if (!entry || entry.type !== "file" || entry.segments || entry.dataOffset !== this.#offset) {
-      throw new OcifsError("corrupt", `stream: a file's content at byte ${this.#offset} of the tar, where no file begins`);
+    if (entry?.type !== "file" || entry.segments || entry.dataOffset !== this.#offset) {
+      throw new OcifsError(
+        "corrupt",
+        `stream: a file's content at byte ${this.#offset} of the tar, where no file begins`,
+      );
     }
     if (sizeBytes !== undefined && sizeBytes !== entry.sizeBytes) {
-      throw new OcifsError("corrupt", `${placeOf(entry)}: content of ${sizeBytes} bytes, its header says ${entry.sizeBytes}`);
+      throw new OcifsError(
+        "corrupt",
+        `${placeOf(entry)}: content of ${sizeBytes} bytes, its header says ${entry.sizeBytes}`,
+      );
     }
     return entry;
   }

@@ -98,7 +98,10 @@ export class TarWalker {
   /** In place of pushing `sizeBytes` of file content that the caller has elsewhere: the tar must be at a file's content. */
   pass(sizeBytes: number): void {
     if (sizeBytes > this.#skipBytes - this.#paddingBytes) {
-      throw new OcifsError("corrupt", `${this.#current}: ${sizeBytes} bytes of content at byte ${this.#offset}, where fewer are left`);
+      throw new OcifsError(
+        "corrupt",
+        `${this.#current}: ${sizeBytes} bytes of content at byte ${this.#offset}, where fewer are left`,
+      );
     }
     this.#skipBytes -= sizeBytes;
     this.#offset += sizeBytes;

@@ -10,9 +10,9 @@ const sourceRoot = join(dirname(fileURLToPath(import.meta.url)), "..", "..", "..
 /** From top to bottom; parts on one line may use each other as long as no circle arises. Imports point down. */
 const order = [
   ["cli"],
-  ["daemon"],
-  ["drivers", "image"],
-  ["index", "layer"],
+  ["daemon", "serve"],
+  ["content", "drivers", "image"],
+  ["index", "layer", "splitfd"],
   ["gzip", "tar", "erofs", "blob", "cache"],
   ["registry"],
   ["oci"],

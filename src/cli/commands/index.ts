@@ -6,6 +6,8 @@ import { cacheLsCommand } from "./cache-ls.js";
 import { cachePinCommand, cacheUnpinCommand } from "./cache-pin.js";
 import { cacheVerifyCommand } from "./cache-verify.js";
 import { catCommand } from "./cat.js";
+import { exportCommand } from "./export.js";
+import { importCommand } from "./import.js";
 import { indexCreateCommand } from "./index-create.js";
 import { lsCommand } from "./ls.js";
 import { statCommand } from "./stat.js";
@@ -17,6 +19,8 @@ export const commands: readonly RegisteredCommand[] = [
   lsCommand,
   catCommand,
   statCommand,
+  exportCommand,
+  importCommand,
   statusCommand,
   defineGroup("cache", "What fetched data is kept: du, ls, verify, drop, gc, pin, unpin", [
     cacheDuCommand,
