@@ -10,6 +10,7 @@ import { exportCommand } from "./export.js";
 import { importCommand } from "./import.js";
 import { indexCreateCommand } from "./index-create.js";
 import { lsCommand } from "./ls.js";
+import { serveCommand } from "./serve.js";
 import { statCommand } from "./stat.js";
 import { statusCommand } from "./status.js";
 
@@ -21,6 +22,7 @@ export const commands: readonly RegisteredCommand[] = [
   statCommand,
   exportCommand,
   importCommand,
+  serveCommand,
   statusCommand,
   defineGroup("cache", "What fetched data is kept: du, ls, verify, drop, gc, pin, unpin", [
     cacheDuCommand,
