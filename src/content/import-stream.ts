@@ -17,6 +17,8 @@ import type { Destination } from "./destination.js";
 import { writeTree } from "./write-tree.js";
 
 const PIECE_BYTES = 1 << 20;
+/** Parts that wait to be hashed: the disk reads ahead in the files among them. Each of bytes is a piece of the stream at most. */
+const QUEUED = 64;
 
 export type StreamFormat = "tar" | "splitfdstream" | "splitdirfdstream";
 
@@ -69,6 +71,11 @@ export async function* decodeStream(
   decoder.finish();
 }
 
+/** A part of the tar: bytes, or a file that is on its way into the staging directory. */
+type Unhashed =
+  | { readonly bytes: Uint8Array }
+  | { readonly staged: ReturnType<typeof stageFile>; readonly sizeBytes: number };
+
 /** The contents of a layer on the way: those in the stream in a copy of its tar that has holes, the others in files. */
 class StagedLayer implements TarSink, AsyncDisposable {
   readonly #o: ImportStreamOptions;
@@ -78,6 +85,8 @@ class StagedLayer implements TarSink, AsyncDisposable {
   readonly #hash;
   /** Names of staged files by where their content is in the tar. */
   readonly #names = new Map<number, Uint8Array>();
+  /** What is to be hashed, in the order of the tar; the files in it are being shared or copied meanwhile. */
+  readonly #unhashed: Unhashed[] = [];
   readonly #pending = Buffer.alloc(PIECE_BYTES);
   #pendingAt = 0;
   #pendingBytes = 0;
@@ -101,7 +110,9 @@ class StagedLayer implements TarSink, AsyncDisposable {
   }
 
   async bytes(bytes: Uint8Array, offset: number): Promise<void> {
-    this.#hash.update(bytes);
+    if (this.#unhashed.length === 0) this.#hash.update(bytes);
+    else this.#unhashed.push({ bytes: Uint8Array.from(bytes) });
+    await this.#hashUntil(QUEUED);
     if (offset !== this.#pendingAt + this.#pendingBytes || bytes.length > PIECE_BYTES - this.#pendingBytes)
       await this.#flush();
     if (bytes.length > PIECE_BYTES) {
@@ -115,20 +126,18 @@ class StagedLayer implements TarSink, AsyncDisposable {
 
   async reference(to: ContentReference, { dataOffset, sizeBytes }: TarEntry): Promise<void> {
     const name = Buffer.from(`${this.#names.size}`);
-    const { fd, cloned } = await stageFile(this.#destination.stagingFd, name, this.#sourceOf(to), sizeBytes);
-    try {
-      await this.#hashFile(fd, sizeBytes);
-    } finally {
-      closeSync(fd);
-    }
-    if (cloned > 0) this.#cloned++;
-    else this.#copied++;
+    const staged = stageFile(this.#destination.stagingFd, name, this.#sourceOf(to), sizeBytes);
+    // Awaited in its turn; a failure is told then.
+    staged.catch(() => undefined);
+    this.#unhashed.push({ staged, sizeBytes });
     this.#names.set(dataOffset, name);
+    await this.#hashUntil(QUEUED);
   }
 
   /** To be called when all of the tar is there. Throws `mismatch`. */
   async finish(): Promise<void> {
     await this.#flush();
+    await this.#hashUntil(0);
     const { diffId } = this.#o;
     const found = `${algorithmOf(diffId)}:${this.#hash.digest("hex")}`;
     if (found !== diffId)
@@ -162,7 +171,32 @@ class StagedLayer implements TarSink, AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    for (const one of this.#unhashed.splice(0)) {
+      if (!("staged" in one)) continue;
+      const [result] = await Promise.allSettled([one.staged]);
+      if (result.status === "fulfilled") closeSync(result.value.fd);
+    }
     await closeFd(this.#spoolFd);
+  }
+
+  /** Hashes from the front until at most `left` are left. */
+  async #hashUntil(left: number): Promise<void> {
+    while (this.#unhashed.length > left) {
+      const next = this.#unhashed.shift();
+      if (!next) return;
+      if ("bytes" in next) {
+        this.#hash.update(next.bytes);
+        continue;
+      }
+      const { fd, cloned } = await next.staged;
+      try {
+        await this.#hashFile(fd, next.sizeBytes);
+      } finally {
+        closeSync(fd);
+      }
+      if (cloned > 0) this.#cloned++;
+      else this.#copied++;
+    }
   }
 
   #sourceOf(to: ContentReference): FileSource {

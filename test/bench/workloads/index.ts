@@ -4,6 +4,7 @@ import { backgroundFill } from "./background-fill.js";
 import { coldFile, coldRandom } from "./cold-reads.js";
 import { daemonMemory } from "./daemon-memory.js";
 import { firstMount } from "./first-mount.js";
+import { importLayer } from "./import.js";
 import { indexCreation } from "./index-creation.js";
 import { findAll, listAll } from "./metadata.js";
 import { mountTime } from "./mount-time.js";
@@ -36,6 +37,7 @@ export const workloads = {
   "fill-reads": readsDuringFill,
   decode: spanDecode,
   index: indexCreation,
+  import: importLayer,
   memory: daemonMemory,
 } as const satisfies Readonly<Record<string, (bench: Bench) => Promise<Figure[]>>>;
 
