@@ -11,6 +11,7 @@ void InitHash(Napi::Env env, Napi::Object exports);
 void InitLayer(Napi::Env env, Napi::Object exports);
 void InitFuse(Napi::Env env, Napi::Object exports);
 void InitMount(Napi::Env env, Napi::Object exports);
+void InitContent(Napi::Env env, Napi::Object exports);
 }  // namespace ocifs
 
 static Napi::Object Init(Napi::Env env, Napi::Object exports) {
@@ -23,6 +24,7 @@ static Napi::Object Init(Napi::Env env, Napi::Object exports) {
   ocifs::InitLayer(env, exports);
   ocifs::InitFuse(env, exports);
   ocifs::InitMount(env, exports);
+  ocifs::InitContent(env, exports);
   return exports;
 }
 

@@ -7,11 +7,12 @@
       "erofs/binding.cc",
       "inflate/span_decoder.cc", "inflate/gzip_framing.cc", "inflate/checkpoint_writer.cc", "inflate/recorder.cc", "inflate/zstd_stream.cc", "inflate/zinfo_table.cc", "inflate/binding.cc",
       "sparse/sparse.cc", "sparse/tree_usage.cc", "sparse/binding.cc",
-      "fdpass/binding.cc", "notify/binding.cc", "hash/binding.cc",
+      "fdpass/message.cc", "fdpass/poller.cc", "fdpass/binding.cc", "notify/binding.cc", "hash/binding.cc",
       "layer/span_store.cc", "layer/span_writes.cc", "layer/span_eviction.cc", "layer/span_lending.cc", "layer/span_fill.cc", "layer/binding.cc",
       "fuse/session.cc", "fuse/requests.cc", "fuse/reads.cc", "fuse/reply.cc", "fuse/tree_files.cc", "fuse/device_files.cc",
       "fuse/binding.cc",
-      "mount/kernel_mount.cc", "mount/binding.cc"
+      "mount/kernel_mount.cc", "mount/binding.cc",
+      "content/clone.cc", "content/verity.cc", "content/objects.cc", "content/tree_writer.cc", "content/binding.cc"
     ],
     # Node's own include directory has zlib.h and openssl/ of other versions than the libraries we link; the addon needs
     # nothing of it but Node-API, whose headers come as a package.

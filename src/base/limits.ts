@@ -149,4 +149,15 @@ export const limits = {
   profileReads: 1024,
   /** Such a profile: 40 characters a span, and room. */
   profileBytes: 64 << 10,
+  /** A literal chunk of splitfdstream and splitdirfdstream, as their readers have it. */
+  splitChunkBytes: 256 << 20,
+  /** The name of a file beside a splitdirfdstream: Linux PATH_MAX. */
+  splitNameBytes: 4096,
+  /** Directories, and with splitfdstream files, that come beside one stream: below the 1024 descriptors that most processes may have. */
+  streamFds: 900,
+  /** Clients of `ocifs serve` at a time, and streams it writes at the same time: each holds a layer open. */
+  serveConnections: 64,
+  serveStreams: 16,
+  /** A client that takes nothing of an answer or a stream for this long is gone. */
+  serveStallMs: 60_000,
 } as const;

@@ -1,8 +1,12 @@
 import { readdir, rm, rmdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { messageOf, OcifsError } from "../base/errors.js";
+import { treeUsage } from "../native/sparse.js";
 import { type Digest, parseDigest } from "../oci/digest.js";
 import { BlobUse, PIN_FILE, USE_FILE } from "./blob-use.js";
+
+/** Directories of a blob with files of its layer, whole, for others; see docs/FORMATS.md. */
+export const CONTENT_PREFIX = "content-";
 
 /** Bytes by the size that a file says it has, and by what it takes up on disk. */
 export interface FileSize {
@@ -89,7 +93,12 @@ export async function removeBlob(path: string, what: "compressed" | "all"): Prom
     await rm(join(path, name), { force: true });
     bytes += allocatedBytes;
   }
-  if (what === "all") await removeIfEmpty(path);
+  if (what === "compressed") return bytes;
+  for (const name of (await namesIn(path)).filter((each) => each.startsWith(CONTENT_PREFIX))) {
+    bytes += await treeUsage(join(path, name));
+    await rm(join(path, name), { recursive: true, force: true });
+  }
+  await removeIfEmpty(path);
   return bytes;
 }
 

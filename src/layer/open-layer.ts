@@ -1,8 +1,10 @@
+import { join } from "node:path";
 import { messageOf, OcifsError } from "../base/errors.js";
 import type { Log } from "../base/log.js";
 import { type Problem, problemNow } from "../base/problem.js";
 import type { BlobSource } from "../blob/blob-source.js";
 import { bootId, type CacheDirectory } from "../cache/cache-directory.js";
+import { CONTENT_PREFIX } from "../cache/cached-blobs.js";
 import { unlimitedRoom } from "../cache/room.js";
 import { SpanStore } from "../native/layer.js";
 import type { Digest } from "../oci/digest.js";
@@ -168,6 +170,18 @@ export class OpenLayer implements AsyncDisposable {
   /** All of it is decoded in the cache and its digest is right. */
   get complete(): boolean {
     return this.#disk?.marks?.tarVerified ?? false;
+  }
+
+  /** Where the decoded tar and what is derived from it are kept; undefined when there is no disk cache. */
+  get files(): { readonly dataPath: string; readonly contentPath: string } | undefined {
+    if (!this.#disk) return undefined;
+    const { directory, key } = this.#disk;
+    return { dataPath: join(directory, `data-${key}`), contentPath: join(directory, `${CONTENT_PREFIX}${key}`) };
+  }
+
+  /** The digest that the whole tar must have, from the index or else the image; undefined when neither tells. */
+  async tarDigest(signal: AbortSignal): Promise<Digest | undefined> {
+    return this.#o.tarDigest ?? (await this.#o.fetchDiffId?.(signal));
   }
 
   /** Compressed bytes that are not in the cache; 0 of a complete layer, which needs none. */

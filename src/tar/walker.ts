@@ -95,6 +95,18 @@ export class TarWalker {
     }
   }
 
+  /** In place of pushing `sizeBytes` of file content that the caller has elsewhere: the tar must be at a file's content. */
+  pass(sizeBytes: number): void {
+    if (sizeBytes > this.#skipBytes - this.#paddingBytes) {
+      throw new OcifsError(
+        "corrupt",
+        `${this.#current}: ${sizeBytes} bytes of content at byte ${this.#offset}, where fewer are left`,
+      );
+    }
+    this.#skipBytes -= sizeBytes;
+    this.#offset += sizeBytes;
+  }
+
   /** To be called after the last byte. Throws `corrupt` when the archive stops inside an entry. */
   finish(): TarEnd {
     // Some writers stop after the last file's content, without its padding or an end marker; Go's reader, which container tools

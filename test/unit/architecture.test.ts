@@ -11,9 +11,9 @@ const sourceRoot = join(dirname(fileURLToPath(import.meta.url)), "..", "..", "..
 const order = [
   ["cli"],
   ["bundle", "snapshotter"],
-  ["daemon", "proxy"],
-  ["drivers", "image"],
-  ["index", "layer"],
+  ["daemon", "proxy", "serve"],
+  ["content", "drivers", "image"],
+  ["index", "layer", "splitfd"],
   ["gzip", "tar", "erofs", "blob", "cache"],
   ["registry"],
   ["oci"],

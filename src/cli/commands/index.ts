@@ -7,10 +7,13 @@ import { cacheLsCommand } from "./cache-ls.js";
 import { cachePinCommand, cacheUnpinCommand } from "./cache-pin.js";
 import { cacheVerifyCommand } from "./cache-verify.js";
 import { catCommand } from "./cat.js";
+import { exportCommand } from "./export.js";
+import { importCommand } from "./import.js";
 import { indexCreateCommand } from "./index-create.js";
 import { lsCommand } from "./ls.js";
 import { proxyCommand } from "./proxy.js";
 import { pullCommand } from "./pull.js";
+import { serveCommand } from "./serve.js";
 import { snapshotterCommand } from "./snapshotter.js";
 import { statCommand } from "./stat.js";
 import { statusCommand } from "./status.js";
@@ -23,6 +26,9 @@ export const commands: readonly RegisteredCommand[] = [
   lsCommand,
   catCommand,
   statCommand,
+  exportCommand,
+  importCommand,
+  serveCommand,
   statusCommand,
   bundleCommand,
   unbundleCommand,

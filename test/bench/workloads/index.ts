@@ -5,6 +5,7 @@ import { coldFile, coldRandom } from "./cold-reads.js";
 import { containerdStart } from "./containerd.js";
 import { daemonMemory } from "./daemon-memory.js";
 import { firstMount } from "./first-mount.js";
+import { importLayer } from "./import.js";
 import { indexCreation } from "./index-creation.js";
 import { findAll, listAll } from "./metadata.js";
 import { mountTime } from "./mount-time.js";
@@ -39,6 +40,7 @@ export const workloads = {
   decode: spanDecode,
   index: indexCreation,
   containerd: containerdStart,
+  import: importLayer,
   memory: daemonMemory,
   proxy: proxyCrowd,
 } as const satisfies Readonly<Record<string, (bench: Bench) => Promise<Figure[]>>>;

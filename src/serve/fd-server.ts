@@ -1,0 +1,96 @@
+import { closeSync } from "node:fs";
+import { rm } from "node:fs/promises";
+import { isOcifsError, messageOf, OcifsError } from "../base/errors.js";
+import { limits } from "../base/limits.js";
+import type { Log } from "../base/log.js";
+import { acceptSocket, connectSocket, listenSocket, type Peer, SocketPoller } from "../native/fdpass.js";
+import { Connection } from "./connection.js";
+import { FdSocket } from "./fd-socket.js";
+import type { MethodTable } from "./methods.js";
+
+/** Answers JSON-RPC and varlink on a Unix socket that passes descriptors, to its own user and to root. */
+export class FdServer implements AsyncDisposable {
+  readonly path: string;
+  readonly #listener: number;
+  readonly #poller: SocketPoller;
+  readonly #methods: MethodTable;
+  readonly #log: Log;
+  readonly #connections = new Map<Connection, Promise<void>>();
+  #accepting: Promise<void> | undefined;
+  #closed: Promise<void> | undefined;
+
+  private constructor(path: string, listener: number, poller: SocketPoller, methods: MethodTable, log: Log) {
+    this.path = path;
+    this.#listener = listener;
+    this.#poller = poller;
+    this.#methods = methods;
+    this.#log = log;
+  }
+
+  /** Takes the place of a socket whose server is dead; `busy` when one lives. `poller` is the server's from now on. */
+  static async listen(path: string, methods: MethodTable, log: Log): Promise<FdServer> {
+    await removeDead(path);
+    const listener = listenSocket(path, limits.serveConnections);
+    const server = new FdServer(path, listener, new SocketPoller(), methods, log);
+    server.#accepting = server.#accept();
+    return server;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    this.#closed ??= this.#close();
+    return this.#closed;
+  }
+
+  async #close(): Promise<void> {
+    await rm(this.path, { force: true });
+    this.#poller.forget(this.#listener);
+    await this.#accepting;
+    closeSync(this.#listener);
+    for (const connection of this.#connections.keys()) connection.close();
+    await Promise.all(this.#connections.values());
+    this.#poller[Symbol.dispose]();
+  }
+
+  async #accept(): Promise<void> {
+    while (await this.#poller.ready(this.#listener, "read")) {
+      try {
+        for (let peer = acceptSocket(this.#listener); peer; peer = acceptSocket(this.#listener)) this.#admit(peer);
+      } catch (error) {
+        // Out of descriptors, for one: those who wait are served when others have gone.
+        this.#log.warn("a client cannot be accepted", { reason: messageOf(error) });
+        await new Promise((resolve) => setTimeout(resolve, 100));
+      }
+    }
+  }
+
+  #admit(peer: Peer): void {
+    const allowed = peer.uid === process.geteuid?.() || peer.uid === 0;
+    if (!allowed || this.#connections.size >= limits.serveConnections) {
+      this.#log.warn(allowed ? "too many clients; one was turned away" : "a client of another user was turned away", {
+        pid: peer.pid,
+        uid: peer.uid,
+      });
+      closeSync(peer.fd);
+      return;
+    }
+    const connection = new Connection(new FdSocket(peer.fd, this.#poller), this.#methods);
+    const running = connection
+      .run()
+      .catch((error: unknown) => this.#log.error("a connection has failed", { reason: messageOf(error) }))
+      .finally(() => this.#connections.delete(connection));
+    this.#connections.set(connection, running);
+  }
+}
+
+async function removeDead(path: string): Promise<void> {
+  try {
+    closeSync(connectSocket(path));
+  } catch (error) {
+    const errno = isOcifsError(error) ? (error.cause as { errno?: number } | undefined)?.errno : undefined;
+    if (errno === 2) return;
+    if (errno !== 111) throw error;
+    await rm(path, { force: true });
+    return;
+  }
+  throw new OcifsError("busy", `socket ${path}: another server listens there; end it or choose another path`);
+}
