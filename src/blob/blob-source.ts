@@ -7,6 +7,8 @@ export interface FetchOptions {
   readonly priority?: "demand" | "prefetch";
   /** Called when the request waits for nothing here any more; sources that always answer at once may leave it out. */
   readonly onStart?: () => void;
+  /** When somebody began to wait for these bytes (`performance.now()`): a wait that began before the call is part of the source's timeout. */
+  readonly waitingSinceMs?: number;
 }
 
 /**

@@ -116,6 +116,7 @@ export class RangeFetcher implements AsyncDisposable {
 
   async #bring(wanted: ByteRange, options: NeedOptions): Promise<Lease> {
     const demand = options.priority !== "prefetch";
+    const beganMs = performance.now();
     let roomLess = false;
     for (let tries = 0; ; ) {
       throwIfAborted(options.signal, "fetch");
@@ -139,7 +140,7 @@ export class RangeFetcher implements AsyncDisposable {
       const onDisk = this.#disk && !this.#diskFailure && !roomLess ? this.#disk : undefined;
       const file = onDisk ?? this.#memory.open(wanted, tries);
       if (demand && this.#source.rangesSupported) this.#claim(wanted);
-      this.#startTransfers(file, wanted, options);
+      this.#startTransfers(file, wanted, options, demand ? beganMs : undefined);
       const overlapping = [...this.#transfers].filter((t) => t.overlaps(wanted));
       // A rejection of any of them must be handled, also when another one rejected first.
       const reached = await Promise.all(overlapping.map((t) => t.reached(Math.min(t.end, wanted.end), options.signal)));
@@ -163,7 +164,9 @@ export class RangeFetcher implements AsyncDisposable {
     const flying = [...this.#transfers].map((t) => t.rest).filter((rest) => rest.begin < rest.end);
     const missing = disk.missing({ begin, end: Math.min(end, begin + this.#room.stepBytes) });
     const parts = joinClose(subtract(missing, flying), flying);
-    await Promise.all(parts.map((part) => this.#start(disk, part, { priority: "prefetch", giveUp }, "nobody")));
+    await Promise.all(
+      parts.map((part) => this.#start(disk, part, { priority: "prefetch", giveUp }, { forNobody: true })),
+    );
   }
 
   /** The bytes of `range`, if they are all on disk: for reading what others may give up. */
@@ -257,7 +260,12 @@ export class RangeFetcher implements AsyncDisposable {
     }
   }
 
-  #startTransfers(file: CompressedFile, wanted: ByteRange, options: NeedOptions): void {
+  #startTransfers(
+    file: CompressedFile,
+    wanted: ByteRange,
+    options: NeedOptions,
+    waitingSinceMs: number | undefined,
+  ): void {
     // What a transfer has written already may have been discarded since; it does not come again.
     const flying = [...this.#transfers].map((t) => t.rest).filter((rest) => rest.begin < rest.end);
     if (!this.#source.rangesSupported && file === this.#disk) {
@@ -266,7 +274,7 @@ export class RangeFetcher implements AsyncDisposable {
       const [hole] = subtract(file.missing({ begin: 0, end }), flying);
       if (hole && hole.begin < wanted.end) {
         const next = Math.min(end, ...flying.map((f) => f.begin).filter((begin) => begin > hole.begin));
-        void this.#start(file, { begin: hole.begin, end: next }, options);
+        void this.#start(file, { begin: hole.begin, end: next }, options, { waitingSinceMs });
       }
       return;
     }
@@ -283,7 +291,7 @@ export class RangeFetcher implements AsyncDisposable {
       const [next] = subtract(file.missing(ahead), flying);
       if (next?.begin === tail.end) parts[parts.length - 1] = { begin: tail.begin, end: next.end };
     }
-    for (const part of parts) void this.#start(file, part, options);
+    for (const part of parts) void this.#start(file, part, options, { waitingSinceMs });
   }
 
   /** The promise never rejects: who waits for bytes is told of a failure. */
@@ -291,9 +299,9 @@ export class RangeFetcher implements AsyncDisposable {
     file: CompressedFile,
     range: ByteRange,
     { priority = "demand", pace, giveUp }: NeedOptions,
-    begunFor: "caller" | "nobody" = "caller",
+    begun: { readonly forNobody?: boolean; readonly waitingSinceMs?: number | undefined },
   ): Promise<void> {
-    const transfer = new Transfer(file, range, priority, pace);
+    const transfer = new Transfer(file, range, priority, pace, begun.waitingSinceMs);
     this.#transfers.add(transfer);
     const trim = () => transfer.trim();
     giveUp?.addEventListener("abort", trim, { once: true });
@@ -312,8 +320,8 @@ export class RangeFetcher implements AsyncDisposable {
           this.#degrade(error);
           // The waiters look again, and start over in memory.
           transfer.finish();
-        } else if (begunFor === "nobody") {
-          // Its time limit began before anybody waited: who does now has one of his own.
+        } else if (begun.forNobody) {
+          // Its time limit began before anybody waited: who does now has one of his own, which his wait so far is part of.
           transfer.cut(transfer.frontier);
         } else {
           transfer.fail(error);
@@ -373,9 +381,12 @@ export class RangeFetcher implements AsyncDisposable {
       const onStart = () => {
         transfer.flowing = true;
       };
-      const options = { signal, priority: transfer.priority, onStart };
+      const { waitingSinceMs } = transfer;
+      const waiting = waitingSinceMs === undefined ? {} : { waitingSinceMs };
+      const options = { signal, priority: transfer.priority, onStart, ...waiting };
       for await (const chunk of this.#source.fetchRange(part.begin, part.end - part.begin, options)) {
         transfer.flowing = true;
+        transfer.waitingSinceMs = undefined;
         if (!(await budget.spend(chunk.length, part.end - writer.frontier))) {
           transfer.refused = true;
           throw noRoom(this.#source);

@@ -23,6 +23,8 @@ export class Transfer {
   readonly begin: number;
   /** Slows it down as long as it is a prefetch. */
   readonly pace: Pace | undefined;
+  /** When whoever it was begun for began to wait, of `performance.now()`; undefined when nobody did, and when bytes have arrived. */
+  waitingSinceMs: number | undefined;
   /** End of what is locked against other processes. */
   lockedEnd = 0;
   /** It has been sent, or its bytes arrive: whoever joins need not fear that it still waits for a connection. */
@@ -36,8 +38,15 @@ export class Transfer {
   #frontier: number;
   #failure: { error: unknown } | undefined;
 
-  constructor(file: CompressedFile, range: ByteRange, priority: TransferPriority, pace: Pace | undefined) {
+  constructor(
+    file: CompressedFile,
+    range: ByteRange,
+    priority: TransferPriority,
+    pace: Pace | undefined,
+    waitingSinceMs?: number,
+  ) {
     this.file = file;
+    this.waitingSinceMs = waitingSinceMs;
     this.begin = range.begin;
     this.#end = range.end;
     this.#frontier = range.begin;

@@ -40,6 +40,8 @@ export interface RangeOptions {
   readonly priority?: Priority | undefined;
   /** Called when a connection is free for the request, and again for each that resumes it. */
   readonly onStart?: (() => void) | undefined;
+  /** See FetchOptions. */
+  readonly waitingSinceMs?: number | undefined;
 }
 
 /** One call of `fetchRange`. */
@@ -90,7 +92,7 @@ export class BlobFetcher {
   async *fetchRange(offset: number, length: number, options: RangeOptions = {}): AsyncIterable<Uint8Array> {
     const end = offset + length;
     const what = `${this.#name}: fetch of bytes ${offset} to ${end} of ${this.location.sizeBytes}`;
-    using patience = new Patience(this.#context.retry.timeoutMs, what, this.#context.activity);
+    using patience = new Patience(this.#context.retry.timeoutMs, what, this.#context.activity, options.waitingSinceMs);
     using linked = new LinkedSignal(options.signal, this.#context.lifetime, patience.signal);
     const { signal } = linked;
     const { priority = "demand", onStart } = options;

@@ -23,11 +23,12 @@ export class Patience implements Disposable {
   #queued = false;
   #lastFailure: unknown;
 
-  constructor(timeoutMs: number, what: string, activity: Activity) {
+  /** `waitingSinceMs`: when the wait began, of `performance.now()`; now, if it is not said. */
+  constructor(timeoutMs: number, what: string, activity: Activity, waitingSinceMs = performance.now()) {
     this.#timeoutMs = timeoutMs;
     this.#what = what;
     this.#activity = activity;
-    this.#deadlineMs = this.#deadlineAfter(performance.now());
+    this.#deadlineMs = this.#deadlineAfter(waitingSinceMs);
     this.#arm();
   }
 

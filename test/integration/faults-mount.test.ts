@@ -125,7 +125,8 @@ test("onerror=eio: right bytes or EIO, and the mount works again afterwards", as
   const { fixture, server, mount } = await setUp(t, files, ["timeout=1s", "onerror=eio"]);
   for (const [i, [name, fault]] of Object.entries(faults).entries()) {
     await t.test(name, async () => {
-      const file = `file${i}`;
+      // Back to front: who reads on is read ahead for, and would find here what the fault should have kept away.
+      const file = `file${names.length - 1 - i}`;
       server.fault = fault.make(server);
       const result = await read(mount, file);
       server.fault = undefined;

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import type { TestContext } from "node:test";
 import { promisify } from "node:util";
 import { callAllDaemons } from "../../src/daemon/control.js";
-import type { MountStatus } from "../../src/daemon/status.js";
+import type { DaemonStatus, MountStatus } from "../../src/daemon/status.js";
 import { repositoryRoot } from "./fixtures.js";
 
 const run = promisify(execFile);
@@ -92,7 +92,10 @@ export async function startFaultMount(
       }),
     status: async () => {
       const { answers } = await callAllDaemons(join(base, "run"), "status");
-      return (answers as MountStatus[]).find((each) => each.pid === pid) ?? assert.fail("the daemon does not answer");
+      return (
+        (answers as DaemonStatus[]).flatMap(({ mounts }) => mounts).find((each) => each.pid === pid) ??
+        assert.fail("the daemon does not answer")
+      );
     },
     kill: async () => {
       child.kill("SIGKILL");

@@ -115,16 +115,24 @@ test("what is fetched for nobody stops when it is given up, but for what somebod
   assert.equal(blob.requests.length, 1);
 });
 
-test("who shares what was fetched for nobody and fails asks for himself", async (t) => {
+test("who shares what was fetched for nobody and fails asks for himself, as one who has waited", async (t) => {
   const { blob, fetcher } = await setUp(t);
+  const waits: (number | undefined)[] = [];
   blob.beforeChunk = async (position, options) => {
     options.onStart?.();
+    waits[blob.requests.length - 1] ??= options.waitingSinceMs;
     if (blob.requests.length === 1 && position >= 64 * KIB) throw new OcifsError("network", "connection reset");
   };
   const ahead = fetcher.ahead({ begin: 0, end: 900 * KIB }, new AbortController().signal);
-  check(blob, await fetcher.need({ begin: 50 * KIB, end: 200 * KIB }), 50 * KIB, 200 * KIB);
+  const began = performance.now();
+  const lease = fetcher.need({ begin: 50 * KIB, end: 200 * KIB });
+  const joined = performance.now();
+  check(blob, await lease, 50 * KIB, 200 * KIB);
   await ahead;
   assert.equal(blob.requests.length, 2);
+  const [ofNobody, ofReader = Number.NaN] = waits;
+  assert.equal(ofNobody, undefined);
+  assert.ok(ofReader >= began && ofReader <= joined, `${began} <= ${ofReader} <= ${joined}`);
 });
 
 test("without a disk, nothing is fetched for nobody", async (t) => {
