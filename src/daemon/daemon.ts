@@ -48,7 +48,7 @@ export function runMount(
       tellManager(progress);
     };
     const mount = await table.open(config, { ...how, onBuildProgress });
-    onReady({ driver: `${mount.driver}, ${mount.driverReason}`, warnings: mount.warnings });
+    return () => onReady({ driver: `${mount.driver}, ${mount.driverReason}`, warnings: mount.warnings });
   });
 }
 
@@ -61,14 +61,18 @@ export function runKeptMounts(
   return runDaemon(log, how.foreground ?? false, async (table, stop) => {
     await Promise.all(found.map((each) => table.adopt(each)));
     if (stopsAtOnce()) stop();
+    return () => undefined;
   });
 }
 
-async function runDaemon(
-  logging: MountConfig["log"],
-  foreground: boolean,
-  start: (table: MountTable, stop: () => void, onBuildProgress: (progress: BuildProgress) => void) => Promise<void>,
-): Promise<DaemonEnd> {
+/** Resolves to what is to be called once the daemon answers: whoever hears of a mount may ask for its status at once. */
+type Start = (
+  table: MountTable,
+  stop: () => void,
+  onBuildProgress: (progress: BuildProgress) => void,
+) => Promise<() => void>;
+
+async function runDaemon(logging: MountConfig["log"], foreground: boolean, start: Start): Promise<DaemonEnd> {
   await using cleanup = new Cleanup();
   const stopping = new AbortController();
   const stop = () => stopping.abort(new OcifsError("aborted", "mount: stopped by a signal"));
@@ -100,8 +104,9 @@ async function runDaemon(
     new ServiceNotifier((reason) => log.warn("the service manager cannot be told", { reason })),
   );
   signal.addEventListener("abort", () => service.stopping(), { once: true });
-  await start(table, stop, (progress) => service.progress(progress));
+  const onAnswering = await start(table, stop, (progress) => service.progress(progress));
   cleanup.add(await ControlServer.listen(join(runtime, `${instanceId()}.sock`), methods));
+  onAnswering();
   service.ready(() => table.statuses().map(({ mountpoint }) => mountpoint));
   const stopped = new Promise<void>((resolve) => {
     if (signal.aborted) resolve();

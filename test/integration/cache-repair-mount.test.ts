@@ -7,7 +7,7 @@ import { type TestContext, test } from "node:test";
 import { blobDirectory } from "../support/cache-watch.js";
 import { ImageServer } from "../support/image-server.js";
 import { type LayerFixture, makeLayerFixture } from "../support/layer-fixture.js";
-import { MountSandbox, processEnd } from "../support/mounted-image.js";
+import { MountSandbox } from "../support/mounted-image.js";
 import { runProgram } from "../support/process.js";
 import { requireRootAndFuse } from "../support/requires.js";
 
@@ -91,9 +91,7 @@ test("a machine that went down in the middle: states that say more than the disk
   const { server, sandbox, mountpoint, mount, cacheFile, checkAll } = await setUp(t);
   await mount();
   await checkAll();
-  const { pid } = await sandbox.status(mountpoint);
-  process.kill(pid, "SIGKILL");
-  await processEnd(pid);
+  await sandbox.kill(mountpoint);
   await runProgram("umount", [mountpoint]);
   // Another boot, nothing was flushed: the states are there, the bytes they speak of are zeros or holes.
   await patch(await cacheFile("spans-"), [

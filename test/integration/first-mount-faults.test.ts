@@ -65,12 +65,13 @@ for (const [how, status] of [
     const said = text(helper.stderr as NodeJS.ReadableStream);
     const exited = once(helper, "exit");
     await reached;
-    const [daemon = 0] = await sandbox.daemons();
+    const [keeper = 0] = await sandbox.daemons();
+    const daemon = Number(await readFile(`/proc/${keeper}/task/${keeper}/children`, "utf8"));
     if (status === 8) helper.kill("SIGINT");
     else process.kill(daemon, "SIGKILL");
     const [code] = await exited;
     assert.equal(code, status, await said);
-    await processEnd(daemon);
+    for (const pid of [daemon, keeper]) await processEnd(pid);
     const kept = await cachedBytes(sandbox.cache, digest, sizeOf(0));
     assert.ok(kept >= 2 * MIB);
     const left = (await readdir(blobDirectory(sandbox.cache, digest))).filter((name) => name.includes("filling"));

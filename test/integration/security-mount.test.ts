@@ -160,8 +160,8 @@ test("whatever the umask is, cache, socket and log are for their owner only", as
     }
   }
   assert.ok(files > 10, `${files} files`);
-  const { pid } = await sandbox.status(mountpoint);
-  assert.ok((await lstat(join(sandbox.runtime, `${pid}.sock`))).isSocket());
+  const { keeperPid } = await sandbox.status(mountpoint);
+  assert.ok((await lstat(join(sandbox.runtime, `${keeperPid}.sock`))).isSocket());
   await sandbox.unmount(mountpoint);
 });
 

@@ -27,7 +27,14 @@ test("the service tells its manager of readiness, of life and of its end", async
   const exited = once(child, "exit");
   t.after(() => child.kill("SIGKILL"));
   const text = async () => (await manager.next()).message;
-  assert.equal(await text(), `READY=1\nSTATUS=Serving ${mountpoint}`);
+  // What the manager keeps for the daemon after this one: the connection, and what it is a mount of.
+  const kept = [];
+  let message = await text();
+  for (; message.startsWith("FDSTORE=1\n"); message = await text())
+    kept.push(/^FDNAME=m[0-9a-f]{12}\.(.*)$/m.exec(message)?.[1]);
+  assert.ok(kept.includes("fuse") && kept.includes("state"), kept.join());
+  for (const part of kept) assert.match(part ?? "", /^(fuse|state|clone\d+)$/);
+  assert.equal(message, `READY=1\nSTATUS=Serving ${mountpoint}`);
   assert.match(await readFile(join(mountpoint, "hello"), "utf8"), /^hello/);
   assert.equal(await text(), "WATCHDOG=1");
   assert.equal(await text(), "WATCHDOG=1");

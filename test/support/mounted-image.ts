@@ -132,13 +132,21 @@ export class MountSandbox {
     if (keeperPid !== null) await processEnd(keeperPid);
   }
 
+  /** SIGKILL to keeper and daemon: all that a machine's end leaves of them is the mount. */
+  async kill(mountpoint: string): Promise<void> {
+    const { pid, keeperPid } = await this.status(mountpoint);
+    const processes = keeperPid === null ? [pid] : [keeperPid, pid];
+    for (const each of processes) process.kill(each, "SIGKILL");
+    for (const each of processes) await processEnd(each);
+  }
+
   /** Mountpoints in here that are in use, topmost last. */
   async mounts(): Promise<string[]> {
     const mounts = await readMountTable("self");
     return mounts.map(({ path }) => path).filter((path) => path.startsWith(`${this.directory}/`));
   }
 
-  /** The daemons that have a log or a socket in the runtime directory. */
+  /** The daemons that have a log or a socket in the runtime directory; for one with a keeper, the keeper. */
   async daemons(): Promise<number[]> {
     const names = await readdir(this.runtime).catch((error: NodeJS.ErrnoException) => {
       if (error.code === "ENOENT") return [];
