@@ -9,12 +9,14 @@ sanitizers='-fsanitize=address,undefined -fno-sanitize-recover=all'
 # clang++ as Debian calls it; nothing when there is none.
 find_clang() { command -v clang++ || command -v clang++-14 || true; }
 
-# build_core COMPILER SANITIZERS DIRECTORY: objects of the core. binding.cc and addon.cc talk to Node; everything else is the
+# build_core COMPILER SANITIZERS DIRECTORY [PART...]: objects of the core, or of the parts of it named (native/PART). binding.cc and addon.cc talk to Node; everything else is the
 # core. Compiled afresh: it takes seconds, and no stale object can pass.
 build_core() {
   rm -rf "$3"
   mkdir -p "$3"
-  find native -path native/build -prune -o -name '*.cc' ! -name binding.cc ! -name addon.cc -print0 | sort -z |
+  local parts=("${@:4}")
+  [ ${#parts[@]} -gt 0 ] || parts=(.)
+  find "${parts[@]/#/native/}" -path "*/build" -prune -o -name '*.cc' ! -name binding.cc ! -name addon.cc -print0 | sort -z |
     COMPILER=$1 SANITIZERS=$2 DIRECTORY=$3 xargs -0 -n 1 -P "$(nproc)" sh -c \
       '$COMPILER $FLAGS $SANITIZERS -c -o "$DIRECTORY/$(echo "${1%.cc}" | tr / -).o" "$1"' sh
 }

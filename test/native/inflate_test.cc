@@ -130,7 +130,8 @@ static void TestDamage() {
   TempFile blob(gz);
   size_t wrong = 0, caught = 0;
   Data got;
-  for (size_t i = 0; i < gz.size(); i++) {
+  // Not every byte under a sanitizer: the fuzzer goes on where this ends. 3 and 8 share no factor, so each bit has its turn.
+  for (size_t i = 0; i < gz.size(); i += 3) {
     Data bad = gz;
     bad[i] ^= static_cast<uint8_t>(1 << (i % 8));
     CHECK(pwrite(blob.fd, &bad[i], 1, static_cast<off_t>(i)) == 1);
@@ -148,7 +149,7 @@ static void TestDamage() {
         }
       }
     }
-    if (i % 16 == 0) {
+    if (i % 96 == 0) {
       for (bool zlib : {false, true}) {
         Index again;
         const Status s = Record(bad, 32 << 10, zlib, 65536, 65536, &again);
@@ -159,13 +160,13 @@ static void TestDamage() {
   }
   std::printf("flipped bits: %zu caught, %zu spans left to their digest\n", caught, wrong);
   CHECK(caught > wrong);
-  // Truncation at every length: the last span must notice.
+  // Truncation at lengths from one byte to all but one: the last span must notice.
   const SpanInput last = SpanOf(t, index.zinfo, t.in.size() - 1, blob.fd, gz.size(), plain.size());
-  for (uint64_t end = last.begin; end < gz.size(); end++) {
+  for (uint64_t end = last.begin; end < gz.size(); end += end + 64 < gz.size() ? 5 : 1) {
     SpanInput in = last;
     in.end = end;
     for (bool zlib : {false, true}) CHECK(!Decode(zlib, in, &got).ok());
-    if (end % 8 == 0) {
+    if (end % 40 == last.begin % 40) {
       Index again;
       CHECK(!Record(Data(gz.begin(), gz.begin() + static_cast<ptrdiff_t>(end)), 32 << 10, false, 999, 65536, &again).ok());
     }
@@ -178,13 +179,13 @@ static void TestDamage() {
     in.out_size += static_cast<uint64_t>(delta);
     for (bool zlib : {false, true}) CHECK(!Decode(zlib, in, &got).ok());
   }
-  // Every byte of a window: the span before it must notice.
-  for (size_t i = 0; i < kWindowBytes; i++) {
+  // Bytes all over a window, each bit of one at some place: the span before it must notice.
+  for (size_t i = 0; i < kWindowBytes; i += i < 64 || i > kWindowBytes - 64 ? 1 : 13) {
     SpanInput before = SpanOf(t, index.zinfo, 0, blob.fd, gz.size(), plain.size());
     Data next(before.next_window, before.next_window + kWindowBytes);
     next[i] ^= static_cast<uint8_t>(1 << (i % 8));
     before.next_window = next.data();
-    CHECK(std::string(Decode(i % 64 == 0, before, &got).code) == "mismatch");
+    CHECK(std::string(Decode(i % 4 == 0, before, &got).code) == "mismatch");
   }
   // The wrong window: caught through the next window or by the last member's end.
   SpanInput in = SpanOf(t, index.zinfo, 1, blob.fd, gz.size(), plain.size());
