@@ -30,6 +30,7 @@ export interface MountOptions {
   readonly password?: string;
   readonly passwordFile?: string;
   readonly insecure: boolean;
+  readonly hostsDir?: string;
   readonly tarindex?: string;
   readonly zinfo?: string;
   readonly driver: DriverName;
@@ -202,6 +203,11 @@ export const optionTable: readonly OptionRow[] = [
   row("oci.insecure", "insecure", flag, {
     defaultText: "off",
     help: "speak plain HTTP to the registry",
+  }),
+  row("oci.hosts", "hostsDir", wanted, {
+    placeholder: "DIR",
+    defaultText: "/etc/ocifs/certs.d, /etc/containerd/certs.d, /etc/docker/certs.d",
+    help: "where mirrors and certificates of registries are said, as containerd's HOST/hosts.toml",
   }),
   row("driver", "driver", oneOf(drivers), {
     placeholder: drivers.join("|"),

@@ -39,9 +39,9 @@ export function socketMounts(cacheDir: string): Mounter {
 
 /** What the client calls "here" is not where this process is. */
 function refuseRelative({ source, mountpoint, options }: MountRequest): void {
-  const { tarindex, zinfo, cacheDir, passwordFile, log } = options;
+  const { tarindex, zinfo, cacheDir, hostsDir, passwordFile, log } = options;
   const ofSource = /^(?:file|oci):(.+)/s.exec(source)?.[1];
-  for (const path of [ofSource, mountpoint, tarindex, zinfo, cacheDir, passwordFile, log.path]) {
+  for (const path of [ofSource, mountpoint, tarindex, zinfo, cacheDir, hostsDir, passwordFile, log.path]) {
     if (path !== undefined && !isAbsolute(path)) {
       throw new OcifsError(
         "usage",
