@@ -206,8 +206,8 @@ export const optionTable: readonly OptionRow[] = [
   }),
   row("oci.hosts", "hostsDir", wanted, {
     placeholder: "DIR",
-    defaultText: "/etc/ocifs/certs.d, /etc/containerd/certs.d, /etc/docker/certs.d",
-    help: "where mirrors and certificates of registries are said, as containerd's HOST/hosts.toml",
+    defaultText: "/etc/{ocifs,containerd,docker}/certs.d",
+    help: "mirrors and certificates of registries, as HOST/hosts.toml of containerd",
   }),
   row("driver", "driver", oneOf(drivers), {
     placeholder: drivers.join("|"),

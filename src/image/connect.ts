@@ -22,7 +22,7 @@ export async function connect(reference: Reference, access: RegistryAccess): Pro
   const { insecure, username, password, timeoutMs, hostsDir } = access;
   return openRegistryImage(reference, {
     insecure,
-    hosts: await findRegistryHosts(reference.registry, hostsDir),
+    hosts: await findRegistryHosts(reference.registry, { directory: hostsDir, insecure }),
     credentials: findCredentials({
       registry: reference.registry,
       ...(username === undefined ? {} : { username }),

@@ -1,9 +1,8 @@
 import { readdir } from "node:fs/promises";
-import { join, resolve } from "node:path";
+import { resolve } from "node:path";
 import { isOcifsError, messageOf, OcifsError } from "../base/errors.js";
 import { limits } from "../base/limits.js";
 import { readBounded } from "../base/read-bounded.js";
-import { apiHostOf } from "../oci/reference.js";
 import type { HostTls, RegistryHost, RegistryHosts } from "./registry-hosts.js";
 
 /** PEM. */
@@ -22,13 +21,13 @@ interface Reader {
 
 /**
  * containerd's `hosts.toml` (docs/hosts.md of containerd): the settings of `server` at the top, of mirrors in `[host."URL"]`, tried as they
- * stand. Keys that it does not know are left alone, as containerd does. Throws `usage`, naming the file and the key.
+ * stand. `itsName` is where the registry is if nothing else is said. Unknown keys are left alone, as by containerd. Throws `usage`, naming the file and the key.
  */
 export async function readHostsFile(
   bytes: Uint8Array,
   directory: string,
   what: string,
-  registry: string,
+  itsName: string,
 ): Promise<RegistryHosts> {
   // Few machines have such a file; the others do not load the parser.
   const { parse } = await import("smol-toml");
@@ -45,19 +44,18 @@ export async function readHostsFile(
   }
   const mirrors: RegistryHost[] = [];
   for (const [name, settings] of hosts) {
-    if (!isTable(settings)) throw bad(reader, `host."${name}": want a table`);
-    mirrors.push(await hostOf(name, settings, { ...reader, what: `${what}: host."${name}"` }));
+    // A password may stand in it, though none should.
+    const ofHost = { ...reader, what: `${what}: host."${name.replace(/[^/]*@/, "")}"` };
+    if (!isTable(settings)) throw bad(ofHost, "want a table");
+    mirrors.push(await hostOf(name, settings, ofHost));
   }
-  const server = textAt(document, "server", reader) ?? apiHostOf(registry);
+  const server = textAt(document, "server", reader) ?? itsName;
   // What stands at the top is said of the server, also where it has its usual place.
   return { mirrors, server: await hostOf(server, document, reader) };
 }
 
 /** Docker's form: `*.crt` to trust, and `*.cert` with the `*.key` beside it to show. Undefined when there is nothing of the kind. */
-export async function readCertificateDirectory(
-  directory: string,
-  registry: string,
-): Promise<RegistryHosts | undefined> {
+export async function readCertificateDirectory(directory: string, itsName: string): Promise<RegistryHosts | undefined> {
   const reader = { directory, what: `registry certificates in ${directory}` };
   const names = (await readdir(directory)).sort();
   const read = (ending: string) => names.filter((name) => name.endsWith(ending));
@@ -68,7 +66,7 @@ export async function readCertificateDirectory(
     client.push({ cert: await readPem(name, reader), key: await readPem(key, reader) });
   }
   if (ca.length === 0 && client.length === 0) return undefined;
-  return { mirrors: [], server: await hostOf(apiHostOf(registry), {}, reader, { ca, client, skipVerify: false }) };
+  return { mirrors: [], server: await hostOf(itsName, {}, reader, { ca, client, skipVerify: false }) };
 }
 
 async function hostOf(name: string, settings: Table, reader: Reader, tls?: HostTls): Promise<RegistryHost> {
@@ -144,7 +142,7 @@ async function readPem(path: string, { directory, what }: Reader): Promise<strin
     return (await readBounded(absolute, limits.hostsFileBytes, `${what}: ${absolute}`)).toString("utf8");
   } catch (cause) {
     if (isOcifsError(cause)) throw cause;
-    throw new OcifsError("io", `${what}: ${join(absolute)}: ${messageOf(cause)}`, { cause });
+    throw new OcifsError("io", `${what}: ${absolute}: ${messageOf(cause)}`, { cause });
   }
 }
 

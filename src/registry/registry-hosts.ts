@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { isOcifsError, messageOf, OcifsError } from "../base/errors.js";
 import { limits } from "../base/limits.js";
 import { readBounded } from "../base/read-bounded.js";
+import { apiHostOf } from "../oci/reference.js";
 import { type ClientCertificate, readCertificateDirectory, readHostsFile } from "./hosts-file.js";
 
 /** One server that a registry's content may be asked of. */
@@ -32,6 +33,13 @@ export interface RegistryHosts {
   readonly server: RegistryHost | undefined;
 }
 
+export interface FindHostsOptions {
+  /** Instead of `defaultHostsDirectories`. */
+  readonly directory?: string | undefined;
+  /** The registry speaks plain HTTP at its own name. */
+  readonly insecure?: boolean;
+}
+
 /** Where containerd, nerdctl and Docker look, after our own place. */
 export const defaultHostsDirectories = [
   "/etc/ocifs/certs.d",
@@ -44,13 +52,17 @@ export const defaultHostsDirectories = [
  * has something of it, looking for `HOST_PORT_`, `HOST:PORT` and `_default`. Undefined when nobody says anything. Throws `usage` for what
  * makes no sense, `not-found` for a directory that was asked for and is not there.
  */
-export async function findRegistryHosts(registry: string, directory?: string): Promise<RegistryHosts | undefined> {
+export async function findRegistryHosts(
+  registry: string,
+  { directory, insecure = false }: FindHostsOptions = {},
+): Promise<RegistryHosts | undefined> {
+  const itsName = `${insecure ? "http" : "https"}://${apiHostOf(registry)}`;
   if (directory !== undefined && !(await isDirectory(directory))) {
     throw new OcifsError("not-found", `oci.hosts ${directory}: there is no such directory`);
   }
   for (const root of directory === undefined ? defaultHostsDirectories : [directory]) {
     for (const name of directoryNamesOf(registry)) {
-      const found = await readHostsDirectory(join(root, name), registry);
+      const found = await readHostsDirectory(join(root, name), itsName);
       if (found !== undefined) return found;
     }
   }
@@ -63,7 +75,7 @@ function directoryNamesOf(registry: string): string[] {
   return [...(port ? [`${port[1]}_${port[2]}_`] : []), registry, "_default"];
 }
 
-async function readHostsDirectory(path: string, registry: string): Promise<RegistryHosts | undefined> {
+async function readHostsDirectory(path: string, itsName: string): Promise<RegistryHosts | undefined> {
   if (!(await isDirectory(path))) return undefined;
   const file = join(path, "hosts.toml");
   const what = `registry hosts ${file}`;
@@ -71,10 +83,10 @@ async function readHostsDirectory(path: string, registry: string): Promise<Regis
   try {
     bytes = await readBounded(file, limits.hostsFileBytes, what);
   } catch (cause) {
-    if ((cause as NodeJS.ErrnoException).code === "ENOENT") return await readCertificateDirectory(path, registry);
+    if ((cause as NodeJS.ErrnoException).code === "ENOENT") return await readCertificateDirectory(path, itsName);
     throw isOcifsError(cause) ? cause : new OcifsError("io", `${what}: ${messageOf(cause)}`, { cause });
   }
-  return await readHostsFile(bytes, path, what, registry);
+  return await readHostsFile(bytes, path, what, itsName);
 }
 
 async function isDirectory(path: string): Promise<boolean> {

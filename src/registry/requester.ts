@@ -42,8 +42,7 @@ export class Requester {
   /** Asks the registry, logs in when it wants that, follows redirects. Throws RegistryErrors for all but 2xx answers. */
   async get(request: RegistryRequest): Promise<HttpResponse> {
     const { repository, what, signal } = request;
-    const url = new URL(this.url);
-    if (repository !== "") url.pathname += `${repository}/${request.path}`;
+    const url = new URL(`${this.url.href}${repository === "" ? "" : `${repository}/${request.path}`}`);
     if (this.#namespace !== undefined) url.searchParams.set("ns", this.#namespace);
     const origin = url.origin;
     if (request.authorization !== undefined) {
