@@ -109,7 +109,7 @@ export class Connection {
       found,
       parameters,
       ({ result, fds }) => reply({ parameters: result }, fds),
-      (error) => reply(this.#methods.varlinkError(error)),
+      (error) => reply(this.#methods.varlinkError(error, parameters)),
     );
   }
 

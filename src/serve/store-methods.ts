@@ -122,20 +122,20 @@ class StoreMethods {
 
   /** Descriptors: the stream, one directory, and one to be closed when the layer is no longer needed. */
   async getLayer(params: Params, signal: AbortSignal): Promise<Answer> {
-    const inner = isParams(params.params) ? params.params : params;
-    const { fds } = await this.#streams.splitDirFd(digestIn(inner, "diff_id"), signal);
+    const { fds } = await this.#streams.splitDirFd(digestIn(layerParams(params), "diff_id"), signal);
     return { result: { dir_count: 1 }, fds };
   }
 }
 
-function varlinkError(error: OcifsError): { readonly error: string; readonly parameters: object } {
-  const names: Readonly<Record<string, string>> = {
-    "not-found": "NoSuchLayer",
-    usage: "InvalidRequest",
-    mismatch: "DiffIdMismatch",
-  };
-  return {
-    error: `org.composefs.Oci.${names[error.code] ?? "InternalError"}`,
-    parameters: { message: messageOf(error) },
-  };
+/** Clients that read errors strictly want the fields of the interface's description. */
+function varlinkError(error: OcifsError, params: Params): { readonly error: string; readonly parameters: object } {
+  const message = messageOf(error);
+  const of = (name: string, parameters: object) => ({ error: `org.composefs.Oci.${name}`, parameters });
+  if (error.code === "not-found") return of("NoSuchLayer", { diff_id: String(layerParams(params).diff_id), message });
+  return of(error.code === "usage" ? "InvalidRequest" : "InternalError", { message });
+}
+
+/** GetLayer has its parameters one level further down. */
+function layerParams(params: Params): Params {
+  return isParams(params.params) ? params.params : params;
 }

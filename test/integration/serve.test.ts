@@ -244,6 +244,9 @@ test("a layer goes to others by JSON-RPC and by varlink", async (t) => {
   await assert.rejects(connection.call("GetSplitFDStream", {}), /layerId/);
   await assert.rejects(connection.call("GetSplitFDStream", { layerId: `sha256:${"0".repeat(64)}` }), /no such layer/);
   await assert.rejects(connection.callVarlink(`${oci}.GetLayer`, { params: { diff_id: "x" } }), /InvalidRequest/);
+  const none = `sha256:${"0".repeat(64)}`;
+  const missing = connection.callVarlink(`${oci}.GetLayer`, { params: { diff_id: none } });
+  await assert.rejects(missing, new RegExp(`NoSuchLayer \\{"diff_id":"${none}"`));
   await assert.rejects(connection.call("GetImage", { imageId: "registry.test/none:1" }), /no such image/);
   const { blobs } = (await connection.call("status", {})).result;
   assert.deepEqual(
