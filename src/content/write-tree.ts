@@ -6,7 +6,7 @@ import { fileTypeMask, fileTypes } from "../erofs/reader.js";
 import { applyTree, type TreeCounts } from "../native/content.js";
 import type { ErofsImage } from "../native/erofs.js";
 import { ErofsDirectoryReader, type ErofsListedEntry, listedData } from "../native/erofs-directory.js";
-import { packRanges, type SourceRange, type TreeInode, TreeRecords, treeOps } from "../native/tree-records.js";
+import { packRanges, type SourceRange, TreeRecords, treeOps } from "../native/tree-records.js";
 
 /** Records a native call applies, some 600 of them: it runs while the next ones are planned. */
 const BATCH_BYTES = 64 << 10;
@@ -15,6 +15,7 @@ const BATCHES_AT_ONCE = Math.min(3, availableParallelism());
 /** Links that wait for the files they name. */
 const LINKS_BYTES = 8 << 20;
 const slash = 0x2f;
+const none = new Uint8Array(0);
 
 /** Where a file's content is: a file of its own to be shared, one to be taken, or ranges of the layer's bytes. */
 export type ContentPlace =
@@ -75,9 +76,9 @@ class TreeWriting {
     for (let at = 0; at < all.length; at++) {
       const { path: parent, nid } = all[at] as PlannedDirectory;
       this.#reader.forEach(nid, (entry) => {
-        const path = joined(parent, entry.name);
-        this.#plan(path, entry);
+        this.#plan(parent, entry);
         if (!isDirectory(entry)) return;
+        const path = joined(parent, entry.name);
         if (seen.has(entry.nid))
           throw new OcifsError("corrupt", `tree: directory inode ${entry.nid} has more than one name`);
         seen.add(entry.nid);
@@ -99,36 +100,36 @@ class TreeWriting {
     // Only root passes through a directory that has lost its permissions before what is below it.
     const carryOut = () => (this.#privileged ? this.#start(metadata.take()) : this.#apply(metadata.take()));
     for (const { path, nid } of all.toReversed()) {
-      metadata.add(treeOps.directoryMetadata, path, { ...tree.getattr(nid), xattrs: packedXattrs(tree, nid) });
+      metadata.add(treeOps.directoryMetadata, path, none, { ...tree.getattr(nid), xattrs: packedXattrs(tree, nid) });
       if (metadata.sizeBytes > BATCH_BYTES) await carryOut();
     }
     await carryOut();
     await this.#batches.drain();
   }
 
-  #plan(path: Uint8Array, entry: ErofsListedEntry): void {
+  #plan(directory: Uint8Array, entry: ErofsListedEntry): void {
     const type = entry.mode & fileTypeMask;
+    const { name } = entry;
     if (type === fileTypes.directory) {
-      this.#directories.add(treeOps.directory, path, inodeOf(entry));
+      this.#directories.add(treeOps.directory, directory, name, entry);
       return;
     }
     if (entry.nlink > 1) {
       const first = this.#first.get(entry.nid);
       if (first) {
-        this.#links.add(treeOps.hardlink, path, inodeOf(entry), first);
+        this.#links.add(treeOps.hardlink, directory, name, entry, first);
         return;
       }
-      this.#first.set(entry.nid, path);
+      this.#first.set(entry.nid, joined(directory, name));
     }
-    if (type === fileTypes.file) this.#planFile(path, entry);
-    else if (type === fileTypes.symlink) this.#files.add(treeOps.symlink, path, inodeOf(entry), entry.target);
-    else this.#files.add(treeOps.node, path, inodeOf(entry));
+    if (type === fileTypes.file) this.#planFile(directory, name, entry);
+    else if (type === fileTypes.symlink) this.#files.add(treeOps.symlink, directory, name, entry, entry.target);
+    else this.#files.add(treeOps.node, directory, name, entry);
   }
 
-  #planFile(path: Uint8Array, entry: ErofsListedEntry): void {
-    const inode = inodeOf(entry);
+  #planFile(directory: Uint8Array, name: Uint8Array, entry: ErofsListedEntry): void {
     if (entry.sizeBytes === 0) {
-      this.#files.add(treeOps.fileFromRanges, path, inode);
+      this.#files.add(treeOps.fileFromRanges, directory, name, entry);
       return;
     }
     const whole = entry.dataKind === listedData.whole;
@@ -142,11 +143,11 @@ class TreeWriting {
     );
     if (place.kind !== "ranges") {
       const op = place.kind === "move" ? treeOps.moveFrom : treeOps.fileFromName;
-      this.#files.add(op, path, inode, place.name, place.source);
+      this.#files.add(op, directory, name, entry, place.name, place.source);
       return;
     }
     const pieces = whole ? [{ offset: 0, sizeBytes: entry.sizeBytes, sourceOffset: entry.dataOffset }] : ranges;
-    this.#files.add(treeOps.fileFromRanges, path, inode, packRanges(pieces), place.source);
+    this.#files.add(treeOps.fileFromRanges, directory, name, entry, packRanges(pieces), place.source);
   }
 
   /** Of a sparse file, or one in several pieces; all of them lie on one device. */
@@ -203,11 +204,6 @@ interface PlannedDirectory {
 
 function isDirectory({ mode }: ErofsListedEntry): boolean {
   return (mode & fileTypeMask) === fileTypes.directory;
-}
-
-/** A listed entry's fields are good until the listing goes on; records copy them. */
-function inodeOf(entry: ErofsListedEntry): TreeInode {
-  return entry;
 }
 
 function joined(directory: Uint8Array, name: Uint8Array): Uint8Array {
