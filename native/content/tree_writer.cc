@@ -38,7 +38,7 @@ struct Range {
 
 class Writer {
  public:
-  Writer(const TreeTarget& target, TreeCounts* counts) : target_(target), counts_(counts), uid_(geteuid()), gid_(getegid()) {}
+  Writer(const TreeTarget& target, TreeCounts* counts) : target_(target), counts_(counts) {}
 
   Status Apply(const Record& r, const uint8_t* body) {
     record_ = &r;
@@ -67,7 +67,7 @@ class Writer {
     if (!s.ok()) return s;
     switch (kind) {
       case TreeOp::kDirectory:
-        return mkdirat(directory, name.c_str(), 0700) < 0 ? Status::Errno(errno, "make directory") : s;
+        return mkdirat(directory, name.c_str(), 0700 | CreationMode()) < 0 ? Status::Errno(errno, "make directory") : s;
       case TreeOp::kFileFromRanges:
       case TreeOp::kFileFromName:
         return MakeFile(directory, name, kind);
@@ -122,7 +122,7 @@ class Writer {
       Status s = Source(&source);
       if (!s.ok()) return s;
     }
-    Fd to(openat(directory, name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
+    Fd to(openat(directory, name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, CreationMode()));
     if (to.get() < 0) return Status::Errno(errno, "create file");
     Status s = kind == TreeOp::kFileFromName ? FillFromName(source, to.get()) : FillFromRanges(source, to.get());
     return s.ok() ? Describe(to.get()) : s;
@@ -178,14 +178,17 @@ class Writer {
     return Describe(fd.get());
   }
 
-  // Owner first, since a change of it takes set-id bits and capabilities away; times last.
+  // Permissions to create with. Set-id bits come when the owner is right; nobody else can enter a tree that is being made.
+  mode_t CreationMode() const { return record_->mode & 0777; }
+
+  // Owner first, since a change of it takes set-id bits and capabilities away; times last. What creating it gave already is left
+  // alone: each change is a transaction of the file system, looking is not.
   Status Describe(int fd) {
-    if (!target_.privileged) {
-      if (record_->uid != uid_ || record_->gid != gid_) ++counts_->skipped;
-    } else if (fchown(fd, record_->uid, record_->gid) < 0) {
-      return Status::Errno(errno, "set owner");
-    }
-    if (fchmod(fd, record_->mode & 07777) < 0) return Status::Errno(errno, "set mode");
+    struct stat st;
+    if (fstat(fd, &st) < 0) return Status::Errno(errno, "stat");
+    const bool owned = CountOwner(st);
+    if (!owned && fchown(fd, record_->uid, record_->gid) < 0) return Status::Errno(errno, "set owner");
+    if ((!owned || !HasMode(st)) && fchmod(fd, record_->mode & 07777) < 0) return Status::Errno(errno, "set mode");
     Status s = SetXattrs([fd](const char* n, const void* v, size_t size) { return fsetxattr(fd, n, v, size, 0); });
     if (!s.ok()) return s;
     const timespec times[2] = {{record_->mtime_sec, record_->mtime_nsec}, {record_->mtime_sec, record_->mtime_nsec}};
@@ -194,19 +197,28 @@ class Writer {
 
   // What cannot be opened without effect: links, devices, FIFOs.
   Status DescribeName(int directory, const std::string& name) {
-    if (!target_.privileged) {
-      if (record_->uid != uid_ || record_->gid != gid_) ++counts_->skipped;
-    } else if (fchownat(directory, name.c_str(), record_->uid, record_->gid, AT_SYMLINK_NOFOLLOW) < 0) {
+    struct stat st;
+    if (fstatat(directory, name.c_str(), &st, AT_SYMLINK_NOFOLLOW) < 0) return Status::Errno(errno, "stat");
+    const bool owned = CountOwner(st);
+    if (!owned && fchownat(directory, name.c_str(), record_->uid, record_->gid, AT_SYMLINK_NOFOLLOW) < 0)
       return Status::Errno(errno, "set owner");
-    }
-    const std::string path = "/proc/self/fd/" + std::to_string(directory) + "/" + name;
-    if (!S_ISLNK(record_->mode) && fchmodat(directory, name.c_str(), record_->mode & 07777, 0) < 0)
+    if (!S_ISLNK(record_->mode) && (!owned || !HasMode(st)) && fchmodat(directory, name.c_str(), record_->mode & 07777, 0) < 0)
       return Status::Errno(errno, "set mode");
+    const std::string path = "/proc/self/fd/" + std::to_string(directory) + "/" + name;
     Status s = SetXattrs([&path](const char* n, const void* v, size_t size) { return lsetxattr(path.c_str(), n, v, size, 0); });
     if (!s.ok()) return s;
     const timespec times[2] = {{record_->mtime_sec, record_->mtime_nsec}, {record_->mtime_sec, record_->mtime_nsec}};
     if (utimensat(directory, name.c_str(), times, AT_SYMLINK_NOFOLLOW) < 0) return Status::Errno(errno, "set times");
     return s;
+  }
+
+  bool HasMode(const struct stat& st) const { return (st.st_mode & 07777) == (record_->mode & 07777); }
+
+  // Whether the owner needs no change: it is right, or cannot be set, which is counted.
+  bool CountOwner(const struct stat& st) {
+    const bool right = st.st_uid == record_->uid && st.st_gid == record_->gid;
+    if (!right && !target_.privileged) ++counts_->skipped;
+    return right || !target_.privileged;
   }
 
   // Packed as the EROFS listing packs them: u16 name length, u16 value length, name, value.
@@ -232,7 +244,6 @@ class Writer {
 
   const TreeTarget& target_;
   TreeCounts* counts_;
-  const uint32_t uid_, gid_;
   const Record* record_ = nullptr;
   std::string path_, link_;
   const uint8_t* xattrs_ = nullptr;

@@ -11,7 +11,7 @@ namespace ocifs::content {
 
 // Kinds of records; src/native/tree-records.ts writes them.
 enum class TreeOp : uint8_t {
-  kDirectory = 1,          // mode 0700 until kDirectoryMetadata
+  kDirectory = 1,          // its own permissions, and ours until kDirectoryMetadata
   kDirectoryMetadata = 2,
   kFileFromRanges = 3,     // link: u64 file offset, u64 size, u64 source offset each; the rest is holes
   kFileFromName = 4,       // all of the file `link` below a source directory

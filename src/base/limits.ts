@@ -13,6 +13,10 @@ export const limits = {
   tokenBytes: 1 << 20,
   /** docker config.json and auth.json; erofs-utils uses the same limit. */
   dockerConfigBytes: 4 << 20,
+  /** A hosts.toml, and each certificate that it names: all of the web's authorities are 220 KiB. */
+  hostsFileBytes: 1 << 20,
+  /** Mirrors of one registry: each that is dead costs a connection's timeout once in a while. */
+  registryMirrors: 16,
   /** Output of a credential helper. */
   credentialHelperBytes: 1 << 20,
   /** OCI image manifests of more than 127 layers cannot be run by overlayfs; leave room for merged images. */

@@ -57,11 +57,12 @@ export interface RegistryArguments {
   username: string | undefined;
   "password-stdin": boolean;
   platform: string | undefined;
+  "hosts-dir": string | undefined;
   cachedir: string | undefined;
 }
 
 /** Adds `--insecure --username --password-stdin --cachedir`. */
-export function loginOptions<T>(yargs: Argv<T>): Argv<T & Omit<RegistryArguments, "platform">> {
+export function loginOptions<T>(yargs: Argv<T>): Argv<T & Omit<RegistryArguments, "platform" | "hosts-dir">> {
   return yargs
     .option("insecure", { type: "boolean", default: false, describe: "Speak plain HTTP to the registry" })
     .option("username", { type: "string", requiresArg: true, describe: "User name at the registry" })
@@ -71,17 +72,23 @@ export function loginOptions<T>(yargs: Argv<T>): Argv<T & Omit<RegistryArguments
       describe: "Read the password from standard input, where no other user can see it",
     })
     .option("cachedir", { type: "string", requiresArg: true, describe: "Where fetched data is kept" }) as Argv<
-    T & Omit<RegistryArguments, "platform">
+    T & Omit<RegistryArguments, "platform" | "hosts-dir">
   >;
 }
 
-/** Adds those and `--platform`. */
+/** Adds those, `--platform` and `--hosts-dir`. */
 export function registryOptions<T>(yargs: Argv<T>): Argv<T & RegistryArguments> {
-  return loginOptions(yargs).option("platform", {
-    type: "string",
-    requiresArg: true,
-    describe: "os/arch[/variant]; default: this machine's",
-  }) as Argv<T & RegistryArguments>;
+  return loginOptions(yargs)
+    .option("platform", {
+      type: "string",
+      requiresArg: true,
+      describe: "os/arch[/variant]; default: this machine's",
+    })
+    .option("hosts-dir", {
+      type: "string",
+      requiresArg: true,
+      describe: "Where mirrors and certificates of registries are said, as containerd's HOST/hosts.toml",
+    }) as Argv<T & RegistryArguments>;
 }
 
 /** Adds `--json`, for subcommands that list something. */

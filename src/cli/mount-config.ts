@@ -19,6 +19,7 @@ export async function toMountConfig(request: MountRequest, mountpoint: string): 
     ...(o.username === undefined ? {} : { username: o.username }),
     ...(password === undefined ? {} : { password }),
     insecure: o.insecure,
+    ...(o.hostsDir === undefined ? {} : { hostsDir: resolve(o.hostsDir) }),
     ...(o.tarindex === undefined ? {} : { tarindex: resolve(o.tarindex) }),
     ...(o.zinfo === undefined ? {} : { zinfo: resolve(o.zinfo) }),
     driver: o.driver,

@@ -1,6 +1,4 @@
 #!/usr/bin/env node
-import { realpath, stat, statfs } from "node:fs/promises";
-import { messageOf, OcifsError } from "../base/errors.js";
 import { version } from "../base/version.js";
 import type { ReadyDetails } from "../daemon/daemon.js";
 import { readKeptMounts } from "../daemon/kept-mounts.js";
@@ -13,6 +11,7 @@ import { mountExitCode, mountExitCodes } from "./exit-codes.js";
 import { detectCaller } from "./mount-caller.js";
 import { toMountConfig } from "./mount-config.js";
 import { formatMountHelp, parseMountCommand } from "./mount-grammar.js";
+import { findMountpoint } from "./mountpoint.js";
 import { remount } from "./remount.js";
 
 async function main(argv: readonly string[], signal: AbortSignal): Promise<void> {
@@ -59,25 +58,6 @@ async function main(argv: readonly string[], signal: AbortSignal): Promise<void>
   display.finish();
   for (const warning of warnings) process.stderr.write(`mount.ocifs: warning: ${warning}\n`);
   if (request.verbose) process.stderr.write(`mount.ocifs: ${config.mountpoint} is ready (${driver}, daemon ${pid})\n`);
-}
-
-/** The directory's real path: unmounting does not follow links, and /proc/mounts shows none. */
-async function findMountpoint(path: string): Promise<string> {
-  try {
-    const info = await stat(path);
-    if (!info.isDirectory()) throw new OcifsError("usage", `mountpoint ${path}: it is not a directory`);
-    // The kernel still knows the root's attributes when a mount's daemon is dead, but this it has to ask.
-    await statfs(path);
-    return await realpath(path);
-  } catch (cause) {
-    if (cause instanceof OcifsError) throw cause;
-    const { code } = cause as NodeJS.ErrnoException;
-    if (code === "ENOENT") throw new OcifsError("usage", `mountpoint ${path}: it does not exist; make it with mkdir`);
-    if (code === "ENOTCONN") {
-      throw new OcifsError("busy", `mountpoint ${path}: a mount is there whose daemon has died; unmount it first`);
-    }
-    throw new OcifsError("io", `mountpoint ${path}: ${messageOf(cause)}`, { cause });
-  }
 }
 
 const interruption = new AbortController();

@@ -30,6 +30,7 @@ export interface MountOptions {
   readonly password?: string;
   readonly passwordFile?: string;
   readonly insecure: boolean;
+  readonly hostsDir?: string;
   readonly tarindex?: string;
   readonly zinfo?: string;
   readonly driver: DriverName;
@@ -202,6 +203,11 @@ export const optionTable: readonly OptionRow[] = [
   row("oci.insecure", "insecure", flag, {
     defaultText: "off",
     help: "speak plain HTTP to the registry",
+  }),
+  row("oci.hosts", "hostsDir", wanted, {
+    placeholder: "DIR",
+    defaultText: "/etc/{ocifs,containerd,docker}/certs.d",
+    help: "mirrors and certificates of registries, as HOST/hosts.toml of containerd",
   }),
   row("driver", "driver", oneOf(drivers), {
     placeholder: drivers.join("|"),

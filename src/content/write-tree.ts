@@ -1,18 +1,21 @@
-import { mapConcurrently } from "../base/concurrency.js";
+import { availableParallelism } from "node:os";
 import { OcifsError, throwIfAborted } from "../base/errors.js";
 import { limits } from "../base/limits.js";
+import { TaskGroup } from "../base/task-group.js";
 import { fileTypeMask, fileTypes } from "../erofs/reader.js";
 import { applyTree, type TreeCounts } from "../native/content.js";
 import type { ErofsImage } from "../native/erofs.js";
 import { ErofsDirectoryReader, type ErofsListedEntry, listedData } from "../native/erofs-directory.js";
-import { packRanges, type SourceRange, type TreeInode, TreeRecords, treeOps } from "../native/tree-records.js";
+import { packRanges, type SourceRange, TreeRecords, treeOps } from "../native/tree-records.js";
 
-/** Records a native call applies, and calls at a time: enough for the processors, and one of libuv's four threads stays free. */
-const BATCH_BYTES = 96 << 10;
-const BATCHES_AT_ONCE = 3;
-/** What is planned before it is carried out. */
-const PLANNED_BYTES = 8 << 20;
+/** Records a native call applies, some 600 of them: it runs while the next ones are planned. */
+const BATCH_BYTES = 64 << 10;
+/** Calls at a time: more than there are processors wait for each other's locks, and one of libuv's four threads stays free. */
+const BATCHES_AT_ONCE = Math.min(3, availableParallelism());
+/** Links that wait for the files they name. */
+const LINKS_BYTES = 8 << 20;
 const slash = 0x2f;
+const none = new Uint8Array(0);
 
 /** Where a file's content is: a file of its own to be shared, one to be taken, or ranges of the layer's bytes. */
 export type ContentPlace =
@@ -42,12 +45,11 @@ class TreeWriting {
   readonly #o: WriteTreeOptions;
   readonly #privileged = process.geteuid?.() === 0;
   readonly #directories = new TreeRecords();
+  readonly #files = new TreeRecords();
   readonly #links = new TreeRecords();
   readonly #first = new Map<number, Uint8Array>();
   readonly #reader: ErofsDirectoryReader;
-  #current = new TreeRecords();
-  #batches: Uint8Array[] = [];
-  #planned = 0;
+  readonly #batches = new TaskGroup(BATCHES_AT_ONCE);
   #counts = { entries: 0, cloned: 0, copied: 0, skipped: 0 };
 
   constructor(o: WriteTreeOptions) {
@@ -56,77 +58,78 @@ class TreeWriting {
   }
 
   async run(): Promise<TreeCounts> {
-    const { tree } = this.#o;
-    const { rootNid } = tree.info();
-    for (const { path, nid } of this.#walk(rootNid)) {
-      this.#reader.forEach(nid, (entry) => this.#plan(joined(path, entry.name), entry));
-      if (this.#planned > PLANNED_BYTES) await this.#carryOut();
+    try {
+      const directories = await this.#makeEntries();
+      await this.#finishDirectories(directories);
+      return this.#counts;
+    } finally {
+      // Nothing is made any more when the caller closes or removes the directory.
+      await this.#batches.settled();
     }
-    await this.#carryOut();
-    // Deepest or not does not matter any more: nothing is made in them.
-    const metadata = new TreeRecords();
-    metadata.add(treeOps.directoryMetadata, new Uint8Array(0), {
-      ...tree.getattr(rootNid),
-      xattrs: packedXattrs(tree, rootNid),
-    });
-    for (const { path, nid } of this.#walk(rootNid)) {
-      this.#reader.forEach(nid, (entry) => {
-        if (isDirectory(entry)) metadata.add(treeOps.directoryMetadata, joined(path, entry.name), inodeOf(entry));
-      });
-      if (metadata.sizeBytes > PLANNED_BYTES) await this.#apply(metadata.take());
-    }
-    await this.#apply(metadata.take());
-    return this.#counts;
   }
 
-  /** Every directory, parents first. A tree that has one twice does not end. */
-  *#walk(rootNid: number): Generator<{ path: Uint8Array; nid: number }> {
-    const { signal } = this.#o;
+  /** Makes everything, and returns all directories, parents first. A tree that has one twice does not end. */
+  async #makeEntries(): Promise<readonly PlannedDirectory[]> {
+    const { rootNid } = this.#o.tree.info();
     const seen = new Set([rootNid]);
-    const queue: { path: Uint8Array; nid: number }[] = [{ path: new Uint8Array(0), nid: rootNid }];
-    for (let at = 0; at < queue.length; at++) {
-      throwIfAborted(signal, "import");
-      const next = queue[at];
-      if (!next) break;
-      yield next;
-      this.#reader.forEach(next.nid, (entry) => {
+    const all: PlannedDirectory[] = [{ path: new Uint8Array(0), nid: rootNid }];
+    for (let at = 0; at < all.length; at++) {
+      const { path: parent, nid } = all[at] as PlannedDirectory;
+      this.#reader.forEach(nid, (entry) => {
+        this.#plan(parent, entry);
         if (!isDirectory(entry)) return;
+        const path = joined(parent, entry.name);
         if (seen.has(entry.nid))
           throw new OcifsError("corrupt", `tree: directory inode ${entry.nid} has more than one name`);
         seen.add(entry.nid);
-        const path = joined(next.path, entry.name);
         if (path.length > limits.pathBytes)
           throw new OcifsError("limit", `tree: a path of ${path.length} bytes, Linux allows ${limits.pathBytes}`);
-        queue.push({ path, nid: entry.nid });
+        all.push({ path, nid: entry.nid });
       });
+      if (this.#files.sizeBytes + this.#directories.sizeBytes > BATCH_BYTES) await this.#startBatch();
+      if (this.#links.sizeBytes > LINKS_BYTES) await this.#makeLinks();
     }
+    await this.#makeLinks();
+    return all;
   }
 
-  #plan(path: Uint8Array, entry: ErofsListedEntry): void {
+  /** Last and from the deepest up: what is made in a directory changes its times, and needs its permissions. */
+  async #finishDirectories(all: readonly PlannedDirectory[]): Promise<void> {
+    const { tree } = this.#o;
+    const metadata = new TreeRecords();
+    // Only root passes through a directory that has lost its permissions before what is below it.
+    const carryOut = () => (this.#privileged ? this.#start(metadata.take()) : this.#apply(metadata.take()));
+    for (const { path, nid } of all.toReversed()) {
+      metadata.add(treeOps.directoryMetadata, path, none, { ...tree.getattr(nid), xattrs: packedXattrs(tree, nid) });
+      if (metadata.sizeBytes > BATCH_BYTES) await carryOut();
+    }
+    await carryOut();
+    await this.#batches.drain();
+  }
+
+  #plan(directory: Uint8Array, entry: ErofsListedEntry): void {
     const type = entry.mode & fileTypeMask;
-    this.#planned += path.length + entry.xattrs.length + 64;
+    const { name } = entry;
     if (type === fileTypes.directory) {
-      this.#directories.add(treeOps.directory, path, inodeOf(entry));
+      this.#directories.add(treeOps.directory, directory, name, entry);
       return;
     }
     if (entry.nlink > 1) {
       const first = this.#first.get(entry.nid);
       if (first) {
-        this.#links.add(treeOps.hardlink, path, inodeOf(entry), first);
+        this.#links.add(treeOps.hardlink, directory, name, entry, first);
         return;
       }
-      this.#first.set(entry.nid, path);
+      this.#first.set(entry.nid, joined(directory, name));
     }
-    if (type === fileTypes.file) this.#planFile(path, entry);
-    else if (type === fileTypes.symlink) this.#current.add(treeOps.symlink, path, inodeOf(entry), entry.target);
-    else this.#current.add(treeOps.node, path, inodeOf(entry));
-    if (this.#current.sizeBytes > BATCH_BYTES) this.#batches.push(this.#current.take());
+    if (type === fileTypes.file) this.#planFile(directory, name, entry);
+    else if (type === fileTypes.symlink) this.#files.add(treeOps.symlink, directory, name, entry, entry.target);
+    else this.#files.add(treeOps.node, directory, name, entry);
   }
 
-  #planFile(path: Uint8Array, entry: ErofsListedEntry): void {
-    const inode = inodeOf(entry);
+  #planFile(directory: Uint8Array, name: Uint8Array, entry: ErofsListedEntry): void {
     if (entry.sizeBytes === 0) {
-      this.#current.add(treeOps.fileFromRanges, path, inode);
+      this.#files.add(treeOps.fileFromRanges, directory, name, entry);
       return;
     }
     const whole = entry.dataKind === listedData.whole;
@@ -140,11 +143,11 @@ class TreeWriting {
     );
     if (place.kind !== "ranges") {
       const op = place.kind === "move" ? treeOps.moveFrom : treeOps.fileFromName;
-      this.#current.add(op, path, inode, place.name, place.source);
+      this.#files.add(op, directory, name, entry, place.name, place.source);
       return;
     }
     const pieces = whole ? [{ offset: 0, sizeBytes: entry.sizeBytes, sourceOffset: entry.dataOffset }] : ranges;
-    this.#current.add(treeOps.fileFromRanges, path, inode, packRanges(pieces), place.source);
+    this.#files.add(treeOps.fileFromRanges, directory, name, entry, packRanges(pieces), place.source);
   }
 
   /** Of a sparse file, or one in several pieces; all of them lie on one device. */
@@ -169,14 +172,20 @@ class TreeWriting {
     return ranges;
   }
 
-  async #carryOut(): Promise<void> {
-    this.#planned = 0;
+  /** A directory's parent is always in an earlier batch of directories, or before it in the same. */
+  async #startBatch(): Promise<void> {
     await this.#apply(this.#directories.take());
-    this.#batches.push(this.#current.take());
-    const batches = this.#batches;
-    this.#batches = [];
-    await mapConcurrently(batches, BATCHES_AT_ONCE, (batch) => this.#apply(batch), this.#o.signal);
+    await this.#start(this.#files.take());
+  }
+
+  async #makeLinks(): Promise<void> {
+    await this.#startBatch();
+    await this.#batches.drain();
     await this.#apply(this.#links.take());
+  }
+
+  async #start(records: Uint8Array): Promise<void> {
+    await this.#batches.start(() => this.#apply(records));
   }
 
   async #apply(records: Uint8Array): Promise<void> {
@@ -187,13 +196,14 @@ class TreeWriting {
   }
 }
 
-function isDirectory({ mode }: ErofsListedEntry): boolean {
-  return (mode & fileTypeMask) === fileTypes.directory;
+interface PlannedDirectory {
+  /** From the root, which is the empty path. */
+  readonly path: Uint8Array;
+  readonly nid: number;
 }
 
-/** A listed entry's fields are good until the listing goes on; records copy them. */
-function inodeOf(entry: ErofsListedEntry): TreeInode {
-  return entry;
+function isDirectory({ mode }: ErofsListedEntry): boolean {
+  return (mode & fileTypeMask) === fileTypes.directory;
 }
 
 function joined(directory: Uint8Array, name: Uint8Array): Uint8Array {

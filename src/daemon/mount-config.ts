@@ -17,6 +17,7 @@ export interface MountConfig {
   readonly username?: string;
   readonly password?: string;
   readonly insecure: boolean;
+  readonly hostsDir?: string;
   readonly tarindex?: string;
   readonly zinfo?: string;
   readonly driver: "auto" | "fuse" | "erofs" | "fanotify" | "fuse-native";

@@ -6,18 +6,9 @@ import { unmount } from "../native/fuse.js";
 /** Unmounts, lazily when the mount is busy. A mount that is gone already is what was wanted. */
 export async function detach(mountpoint: string, privileged: boolean): Promise<void> {
   if (!privileged) {
-    await new Promise<void>((resolve, reject) => {
-      const child = spawn("fusermount3", ["-u", "-z", "--", mountpoint], { stdio: ["ignore", "ignore", "pipe"] });
-      const stderr: Buffer[] = [];
-      child.stderr.on("data", (chunk: Buffer) => stderr.push(chunk));
-      child.once("error", reject);
-      child.once("close", (code) => {
-        const text = Buffer.concat(stderr).toString();
-        if (code === 0 || /not found|not mounted/i.test(text)) resolve();
-        else reject(new OcifsError("io", `fusermount3 could not unmount ${mountpoint}: ${text.trim()}`));
-      });
-    });
-    return;
+    const said = await unmountThroughFusermount(mountpoint, true);
+    if (said === undefined || /not found|not mounted/i.test(said)) return;
+    throw new OcifsError("io", `fusermount3 could not unmount ${mountpoint}: ${said}`);
   }
   try {
     await unmount(mountpoint, false);
@@ -26,6 +17,20 @@ export async function detach(mountpoint: string, privileged: boolean): Promise<v
     if (errno === 22) return; // EINVAL: no mountpoint any more
     await unmount(mountpoint, true);
   }
+}
+
+/** What an ordinary user unmounts with. Undefined when it worked, otherwise what was said. */
+export function unmountThroughFusermount(mountpoint: string, lazy: boolean): Promise<string | undefined> {
+  return new Promise((resolve, reject) => {
+    const args = ["-u", ...(lazy ? ["-z"] : []), "--", mountpoint];
+    const child = spawn("fusermount3", args, { stdio: ["ignore", "ignore", "pipe"] });
+    const stderr: Buffer[] = [];
+    child.stderr.on("data", (chunk: Buffer) => stderr.push(chunk));
+    child.once("error", reject);
+    child.once("close", (code) => {
+      resolve(code === 0 ? undefined : Buffer.concat(stderr).toString().trim() || `exit code ${code}`);
+    });
+  });
 }
 
 /** "major:minor" as /proc and /sys write it. */

@@ -7,6 +7,8 @@ export interface RegistryAccess {
   readonly password?: string;
   readonly insecure: boolean;
   readonly timeoutMs?: number;
+  /** Where `hosts.toml` files are looked for; default: the places that containerd and Docker look at. */
+  readonly hostsDir?: string;
 }
 
 /**
@@ -16,10 +18,13 @@ export interface RegistryAccess {
 export async function connect(reference: Reference, access: RegistryAccess): Promise<RegistryImage> {
   const { openRegistryImage } = await import("../blob/registry-image.js");
   const { findCredentials } = await import("../registry/credentials.js");
-  const { insecure, username, password, timeoutMs } = access;
+  const { findRegistryHosts } = await import("../registry/registry-hosts.js");
+  const { insecure, username, password, timeoutMs, hostsDir } = access;
   return openRegistryImage(reference, {
     insecure,
+    hosts: await findRegistryHosts(reference.registry, { directory: hostsDir, insecure }),
     credentials: findCredentials({
+      registry: reference.registry,
       ...(username === undefined ? {} : { username }),
       ...(password === undefined ? {} : { password }),
     }),

@@ -54,10 +54,14 @@ export interface SourceRange {
 }
 
 const none = new Uint8Array(0);
+const slash = 0x2f;
+/** A batch, mostly. */
+const FIRST_BYTES = 80 << 10;
 
 /** Packs records for `applyTree`. */
 export class TreeRecords {
-  #bytes = Buffer.allocUnsafe(64 << 10);
+  #bytes = new Uint8Array(FIRST_BYTES);
+  #view = new DataView(this.#bytes.buffer);
   #fill = 0;
 
   get sizeBytes(): number {
@@ -67,53 +71,84 @@ export class TreeRecords {
   /** All records so far; a new batch begins. */
   take(): Uint8Array {
     const bytes = this.#bytes.subarray(0, this.#fill);
-    this.#bytes = Buffer.allocUnsafe(64 << 10);
+    this.#use(new Uint8Array(FIRST_BYTES));
     this.#fill = 0;
     return bytes;
   }
 
-  /** `path` from the root, no leading slash; what `link` and `source` are depends on the kind. */
-  add(kind: number, path: Uint8Array, inode: TreeInode, link: Uint8Array = none, source = 0): void {
-    const size = at.end + path.length + link.length + inode.xattrs.length;
+  /**
+   * `name` in the directory of this path from the root, which has no leading slash and is empty for the root itself; what `link` and
+   * `source` are depends on the kind.
+   */
+  add(
+    kind: number,
+    directory: Uint8Array,
+    name: Uint8Array,
+    inode: TreeInode,
+    link: Uint8Array = none,
+    source = 0,
+  ): void {
+    const { xattrs } = inode;
+    const slashes = directory.length > 0 && name.length > 0 ? 1 : 0;
+    const pathBytes = directory.length + slashes + name.length;
+    const size = at.end + pathBytes + link.length + xattrs.length;
     this.#reserve(size);
-    const bytes = this.#bytes;
+    const view = this.#view;
     const start = this.#fill;
-    bytes.writeUInt32LE(size, start + at.bytes);
-    bytes.writeUInt32LE(kind, start + at.kind);
-    bytes.writeUInt32LE(inode.mode, start + at.mode);
-    bytes.writeUInt32LE(inode.uid, start + at.uid);
-    bytes.writeUInt32LE(inode.gid, start + at.gid);
-    bytes.writeUInt32LE(inode.mtimeNanoseconds, start + at.mtimeNanoseconds);
-    bytes.writeBigInt64LE(BigInt(inode.mtimeSeconds), start + at.mtimeSeconds);
-    bytes.writeBigUInt64LE(BigInt(inode.sizeBytes), start + at.size);
-    bytes.writeUInt32LE(source, start + at.source);
-    bytes.writeUInt32LE(inode.rdevMajor, start + at.major);
-    bytes.writeUInt32LE(inode.rdevMinor, start + at.minor);
-    bytes.writeUInt32LE(path.length, start + at.pathBytes);
-    bytes.writeUInt32LE(link.length, start + at.linkBytes);
-    bytes.writeUInt32LE(inode.xattrs.length, start + at.xattrBytes);
-    bytes.set(path, start + at.end);
-    bytes.set(link, start + at.end + path.length);
-    bytes.set(inode.xattrs, start + at.end + path.length + link.length);
+    view.setUint32(start + at.bytes, size, true);
+    view.setUint32(start + at.kind, kind, true);
+    view.setUint32(start + at.mode, inode.mode, true);
+    view.setUint32(start + at.uid, inode.uid, true);
+    view.setUint32(start + at.gid, inode.gid, true);
+    view.setUint32(start + at.mtimeNanoseconds, inode.mtimeNanoseconds, true);
+    setInt64(view, start + at.mtimeSeconds, inode.mtimeSeconds);
+    setInt64(view, start + at.size, inode.sizeBytes);
+    view.setUint32(start + at.source, source, true);
+    view.setUint32(start + at.major, inode.rdevMajor, true);
+    view.setUint32(start + at.minor, inode.rdevMinor, true);
+    view.setUint32(start + at.pathBytes, pathBytes, true);
+    view.setUint32(start + at.linkBytes, link.length, true);
+    view.setUint32(start + at.xattrBytes, xattrs.length, true);
+    let end = start + at.end;
+    const bytes = this.#bytes;
+    bytes.set(directory, end);
+    end += directory.length;
+    if (slashes > 0) bytes[end++] = slash;
+    bytes.set(name, end);
+    end += name.length;
+    if (link.length > 0) bytes.set(link, end);
+    if (xattrs.length > 0) bytes.set(xattrs, end + link.length);
     this.#fill += size;
   }
 
   #reserve(size: number): void {
     if (this.#fill + size <= this.#bytes.length) return;
     if (size > 2 ** 31) throw new OcifsError("internal", `tree record of ${size} bytes`);
-    const larger = Buffer.allocUnsafe(Math.max(this.#bytes.length * 2, this.#fill + size));
+    const larger = new Uint8Array(Math.max(this.#bytes.length * 2, this.#fill + size));
     larger.set(this.#bytes.subarray(0, this.#fill));
-    this.#bytes = larger;
+    this.#use(larger);
   }
+
+  #use(bytes: Uint8Array<ArrayBuffer>): void {
+    this.#bytes = bytes;
+    this.#view = new DataView(bytes.buffer);
+  }
+}
+
+/** Little endian, exact up to 2^53 either way; a BigInt would cost an object. */
+function setInt64(view: DataView, offset: number, value: number): void {
+  view.setUint32(offset, value >>> 0, true);
+  view.setInt32(offset + 4, Math.floor(value / 2 ** 32), true);
 }
 
 /** The `link` of a `fileFromRanges` record. */
 export function packRanges(ranges: readonly SourceRange[]): Uint8Array {
-  const bytes = Buffer.allocUnsafe(ranges.length * 24);
+  const bytes = new Uint8Array(ranges.length * 24);
+  const view = new DataView(bytes.buffer);
   ranges.forEach(({ offset, sizeBytes, sourceOffset }, i) => {
-    bytes.writeBigUInt64LE(BigInt(offset), i * 24);
-    bytes.writeBigUInt64LE(BigInt(sizeBytes), i * 24 + 8);
-    bytes.writeBigUInt64LE(BigInt(sourceOffset), i * 24 + 16);
+    setInt64(view, i * 24, offset);
+    setInt64(view, i * 24 + 8, sizeBytes);
+    setInt64(view, i * 24 + 16, sourceOffset);
   });
   return bytes;
 }

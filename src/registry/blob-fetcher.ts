@@ -3,19 +3,20 @@ import { limits } from "../base/limits.js";
 import type { Digest } from "../oci/digest.js";
 import { LinkedSignal } from "./abort.js";
 import type { Clock } from "./clock.js";
+import type { Endpoint, Endpoints } from "./endpoint.js";
 import type { HttpResponse } from "./http-response.js";
 import { type Activity, Patience } from "./patience.js";
 import type { Priority, PriorityGate } from "./priority-gate.js";
 import { bodyStartOf, rangeHeader, type WantedRange } from "./range-response.js";
 import { RegistryError } from "./registry-error.js";
-import { isSuccess, type RegistryRequest, type Requester } from "./requester.js";
+import { isSuccess, type RegistryRequest } from "./requester.js";
 import { RetryBudget, type RetryPolicy } from "./retry.js";
 import { expiryOf } from "./signed-url.js";
 import type { TransferStats } from "./transfer-stats.js";
 
 /** What all blobs of a client share. */
 export interface BlobFetcherContext {
-  readonly requester: Requester;
+  readonly endpoints: Endpoints;
   readonly gate: PriorityGate;
   readonly clock: Clock;
   readonly retry: RetryPolicy;
@@ -44,6 +45,18 @@ export interface RangeOptions {
   readonly waitingSinceMs?: number | undefined;
 }
 
+/** Where the registry, or a mirror, redirected to. */
+interface Target {
+  readonly url: URL;
+  readonly expiresAtMs: number;
+  readonly from: Endpoint;
+}
+
+interface Opened {
+  readonly response: HttpResponse;
+  readonly endpoint: Endpoint;
+}
+
 /** One call of `fetchRange`. */
 interface Fetch {
   readonly what: string;
@@ -62,7 +75,7 @@ export class BlobFetcher {
   readonly stats: TransferStats;
   readonly #context: BlobFetcherContext;
   readonly #name: string;
-  #target: { readonly url: URL; readonly expiresAtMs: number } | undefined;
+  #target: Target | undefined;
   /** Answers of the whole blob to range requests, in a row. */
   #wholeAnswers = 0;
 
@@ -142,7 +155,17 @@ export class BlobFetcher {
     const { what, signal, patience, priority, onStart } = fetch;
     using _place = await patience.queue(this.#context.gate.enter(priority, signal));
     onStart?.();
-    using response = await this.#open(wanted, what, signal);
+    const { response, endpoint } = await this.#open(wanted, what, signal);
+    using _closed = response;
+    try {
+      yield* this.#bytesOf(response, wanted, what);
+    } catch (error) {
+      if (!signal.aborted) this.#context.endpoints.failed(endpoint, error);
+      throw error;
+    }
+  }
+
+  async *#bytesOf(response: HttpResponse, wanted: WantedRange, what: string): AsyncIterable<Uint8Array> {
     let position = bodyStartOf(response, wanted, what);
     if (response.status === 206) this.#wholeAnswers = 0;
     else if (!this.#isWhole(wanted)) this.#wholeAnswers++;
@@ -166,8 +189,7 @@ export class BlobFetcher {
     }
   }
 
-  async #open(wanted: WantedRange, what: string, signal: AbortSignal): Promise<HttpResponse> {
-    const { requester } = this.#context;
+  async #open(wanted: WantedRange, what: string, signal: AbortSignal): Promise<Opened> {
     const { repository, digest } = this.location;
     const headers = { accept: "*/*", ...(this.#isWhole(wanted) ? {} : { range: rangeHeader(wanted) }) };
     const request: RegistryRequest = {
@@ -181,24 +203,26 @@ export class BlobFetcher {
     };
     const remembered = await this.#openRemembered(request);
     if (remembered !== undefined) return remembered;
-    const response = await requester.get(request);
-    // A target at the registry itself needs its Authorization, and sparing that redirect gains little.
-    if (response.url.origin !== requester.registryUrl.origin) {
-      this.#target = { url: response.url, expiresAtMs: expiryOf(response.url) ?? Number.POSITIVE_INFINITY };
-    }
-    return response;
+    return await this.#context.endpoints.ask(request, async (response, endpoint) => {
+      // A target at the registry itself needs its Authorization, and sparing that redirect gains little.
+      if (response.url.origin !== endpoint.requester.url.origin) {
+        const expiresAtMs = expiryOf(response.url) ?? Number.POSITIVE_INFINITY;
+        this.#target = { url: response.url, expiresAtMs, from: endpoint };
+      }
+      return { response, endpoint };
+    });
   }
 
-  async #openRemembered(request: RegistryRequest): Promise<HttpResponse | undefined> {
-    const { requester, clock } = this.#context;
+  async #openRemembered(request: RegistryRequest): Promise<Opened | undefined> {
+    const { clock } = this.#context;
     const target = this.#target;
     if (target === undefined) return undefined;
     if (clock.nowMs() >= target.expiresAtMs) {
       this.#forget(target);
       return undefined;
     }
-    const response = await requester.getDirect(target.url, request);
-    if (isSuccess(response)) return response;
+    const response = await target.from.requester.getDirect(target.url, request);
+    if (isSuccess(response)) return { response, endpoint: target.from };
     this.#forget(target);
     if (!staleTargetStatuses.has(response.status)) throw await response.toError(clock.nowMs());
     await response.discard();

@@ -1,3 +1,4 @@
+import { rootCertificates } from "node:tls";
 import { messageOf, OcifsError } from "../base/errors.js";
 import { limits } from "../base/limits.js";
 import { checkConfigOfManifest, type ImageConfig, parseImageConfig } from "../oci/config.js";
@@ -15,16 +16,18 @@ import { Authenticator } from "./auth.js";
 import { BlobFetcher, type BlobFetcherContext, type BlobLocation } from "./blob-fetcher.js";
 import { type Clock, systemClock } from "./clock.js";
 import { anonymous, type CredentialProvider } from "./credential.js";
+import { Endpoint, Endpoints } from "./endpoint.js";
 import type { HttpResponse } from "./http-response.js";
 import { PriorityGate } from "./priority-gate.js";
 import { isUnreachable, RegistryError } from "./registry-error.js";
+import type { RegistryHost, RegistryHosts } from "./registry-hosts.js";
 import { type RegistryRequest, Requester } from "./requester.js";
 import { defaultRetryPolicy, RetryBudget, type RetryPolicy, withRetry } from "./retry.js";
 import { type TransferCounts, TransferStats } from "./transfer-stats.js";
 import { Transport } from "./transport.js";
 
 export interface RegistryClientOptions {
-  /** Speak http://. Refused for Docker Hub. Without it only https, with certificates verified. */
+  /** Speak http:// to the registry at its name. Refused for Docker Hub. Without it only https, with certificates verified. */
   readonly insecure?: boolean;
   readonly credentials?: CredentialProvider;
   /** Blob transfers at once. Default 8; a few more connections are kept for manifests and tokens. */
@@ -37,18 +40,32 @@ export interface RegistryClientOptions {
   readonly bodyTimeoutMs?: number;
   /** PEM certificates to trust instead of the system's. */
   readonly ca?: string;
+  /** Mirrors that are asked first, and how to speak to the registry. */
+  readonly hosts?: RegistryHosts | undefined;
   /** For tests. */
   readonly retryBaseDelayMs?: number;
   readonly clock?: Clock;
   readonly resolver?: Resolver;
 }
 
+/** A mirror is near, or it is none; whoever waits for a tag waits for the registry behind it as well. */
+const mirrorConnectMs = 3_000;
 /** Connections beyond the blob transfers, so that a manifest or a token never waits behind a body nobody reads. */
 const spareConnections = 2;
 
 interface Document {
   readonly bytes: Uint8Array;
   readonly contentType: string | undefined;
+}
+
+interface DocumentRequest {
+  readonly path: string;
+  readonly repository: string;
+  readonly accept: string;
+  readonly maxBytes: number;
+  readonly what: string;
+  /** Throws for bytes that are not what was asked for: the next server may have them. */
+  readonly check: (bytes: Uint8Array) => void;
 }
 
 /** One request as it is, for who passes the answer on. */
@@ -70,9 +87,9 @@ export interface RelayAnswer {
 export class RegistryClient implements AsyncDisposable {
   /** Canonical name, as in {@link Reference}. */
   readonly registry: string;
-  readonly #transport: Transport;
-  readonly #requester: Requester;
-  readonly #auth: Authenticator;
+  readonly #transports: Transport[] = [];
+  readonly #endpoints: Endpoints;
+  readonly #auths: Authenticator[] = [];
   readonly #stats = new TransferStats();
   readonly #lifetime = new AbortController();
   readonly #blobs: BlobFetcherContext;
@@ -85,7 +102,6 @@ export class RegistryClient implements AsyncDisposable {
     if (insecure && registry === dockerHub) {
       throw new OcifsError("usage", "oci.insecure: refused for Docker Hub, which is always https");
     }
-    const registryUrl = new URL(`${insecure ? "http" : "https"}://${apiHostOf(registry)}/`);
     const timeoutMs = options.timeoutMs ?? defaultRetryPolicy.timeoutMs;
     const bodyTimeoutMs = Math.min(options.bodyTimeoutMs ?? 30_000, timeoutMs);
     const transfers = options.transfers ?? 8;
@@ -96,21 +112,41 @@ export class RegistryClient implements AsyncDisposable {
       timeoutMs,
       ...(options.retryBaseDelayMs === undefined ? {} : { baseDelayMs: options.retryBaseDelayMs }),
     };
-    this.#transport = new Transport({
-      registryUrl,
-      addressPolicy: new AddressPolicy(registryUrl, options.resolver),
-      insecure,
-      connections: transfers + spareConnections,
-      connectTimeoutMs: Math.min(options.connectTimeoutMs ?? 10_000, timeoutMs),
-      headersTimeoutMs: Math.min(options.headersTimeoutMs ?? 30_000, timeoutMs),
-      bodyTimeoutMs,
-      ...(options.ca === undefined ? {} : { ca: options.ca }),
-    });
-    const credentials = options.credentials ?? anonymous;
-    this.#auth = new Authenticator(registry, credentials, this.#transport, this.#clock, this.#stats);
-    this.#requester = new Requester(registryUrl, this.#transport, this.#auth, this.#clock);
+    const connectTimeoutMs = options.connectTimeoutMs ?? 10_000;
+    const connect = (host: RegistryHost, plain: boolean, connectMaxMs: number): Endpoint => {
+      const transport = new Transport({
+        registryUrl: host.url,
+        addressPolicy: new AddressPolicy(host.url, options.resolver),
+        insecure: plain,
+        connections: transfers + spareConnections,
+        connectTimeoutMs: Math.min(connectMaxMs, timeoutMs),
+        headersTimeoutMs: Math.min(options.headersTimeoutMs ?? 30_000, timeoutMs),
+        bodyTimeoutMs,
+        headers: host.headers,
+        // Said together, since what Node is given replaces what it trusts by itself.
+        ca: host.tls.ca.length > 0 ? [...rootCertificates, ...host.tls.ca] : options.ca,
+        client: host.tls.client,
+        skipVerify: host.tls.skipVerify,
+      });
+      const isRegistry = host.url.host === new URL(`${host.url.protocol}//${apiHostOf(registry)}`).host;
+      const name = isRegistry ? registry : host.url.host;
+      const auth = new Authenticator(name, options.credentials ?? anonymous, transport, this.#clock, this.#stats);
+      this.#transports.push(transport);
+      this.#auths.push(auth);
+      const requester = new Requester(host.url, isRegistry ? undefined : registry, transport, auth, this.#clock);
+      return new Endpoint(requester, host);
+    };
+    const { mirrors = [], server } = options.hosts ?? {};
+    const own = server ?? atItsName(registry, insecure);
+    this.#endpoints = new Endpoints(
+      mirrors.map((mirror) =>
+        connect(mirror, mirror.url.protocol === "http:", Math.min(mirrorConnectMs, connectTimeoutMs)),
+      ),
+      connect(own, insecure || own.url.protocol === "http:", connectTimeoutMs),
+      this.#clock,
+    );
     this.#blobs = {
-      requester: this.#requester,
+      endpoints: this.#endpoints,
       gate: new PriorityGate(transfers),
       clock: this.#clock,
       retry: this.#retry,
@@ -130,9 +166,10 @@ export class RegistryClient implements AsyncDisposable {
     }
     const { repository } = reference;
     const what = `manifest ${formatReference(reference)}`;
-    const fetch = (selector: string, name: string) =>
+    const fetch = (selector: string, name: string, wanted?: Digest) =>
       this.#fetchDocument(
         {
+          check: (bytes) => wanted && checkDigest(bytes, wanted, name),
           path: `manifests/${selector}`,
           repository,
           accept: manifestAccept,
@@ -141,10 +178,9 @@ export class RegistryClient implements AsyncDisposable {
         },
         signal,
       );
-    const root = await fetch(manifestSelectorOf(reference), what);
-    if (reference.digest !== undefined) checkDigest(root.bytes, reference.digest, what);
+    const root = await fetch(manifestSelectorOf(reference), what, reference.digest);
     const digest = reference.digest ?? digestOfBytes(root.bytes);
-    const read = async ({ digest }: Descriptor, name: string) => (await fetch(digest, name)).bytes;
+    const read = async ({ digest }: Descriptor, name: string) => (await fetch(digest, name, digest)).bytes;
     return await resolveImage({ bytes: root.bytes, digest, declaredType: root.contentType }, platform, what, read);
   }
 
@@ -177,8 +213,10 @@ export class RegistryClient implements AsyncDisposable {
     );
     const attempt = async () => {
       try {
-        using response = await this.#requester.get(request);
-        return response.header("docker-content-digest");
+        return await this.#endpoints.ask(request, async (response) => {
+          using _closed = response;
+          return response.header("docker-content-digest");
+        });
       } catch (error) {
         if (!isUnreachable(error)) throw error;
         throw new RegistryError("network", messageOf(error), { cause: error });
@@ -199,11 +237,11 @@ export class RegistryClient implements AsyncDisposable {
   async fetchConfig(repository: string, image: ResolvedImage, signal?: AbortSignal): Promise<ImageConfig> {
     const { config } = image.manifest;
     const what = `config ${this.registry}/${repository}@${config.digest}`;
+    const check = (bytes: Uint8Array) => checkContent(bytes, config, what);
     const document = await this.#fetchDocument(
-      { path: `blobs/${config.digest}`, repository, accept: "*/*", maxBytes: limits.configBytes, what },
+      { path: `blobs/${config.digest}`, repository, accept: "*/*", maxBytes: limits.configBytes, what, check },
       signal,
     );
-    checkContent(document.bytes, config, what);
     const parsed = parseImageConfig(document.bytes, what);
     checkConfigOfManifest(parsed, image.manifest, what);
     return parsed;
@@ -250,17 +288,16 @@ export class RegistryClient implements AsyncDisposable {
       signal,
       () => stats.add("retries"),
       async () => {
-        using response = await this.#requester.get({ ...request, signal, stats });
-        return await read(response);
+        return await this.#endpoints.ask({ ...request, signal, stats }, async (response) => {
+          using _closed = response;
+          return await read(response);
+        });
       },
     );
   }
 
-  async #fetchDocument(
-    request: { path: string; repository: string; accept: string; maxBytes: number; what: string },
-    userSignal: AbortSignal | undefined,
-  ): Promise<Document> {
-    const { what, path, repository, maxBytes } = request;
+  async #fetchDocument(request: DocumentRequest, userSignal: AbortSignal | undefined): Promise<Document> {
+    const { what, path, repository, maxBytes, check } = request;
     return await this.#retried(
       { path, repository, headers: { accept: request.accept }, what },
       userSignal,
@@ -279,6 +316,7 @@ export class RegistryClient implements AsyncDisposable {
         const declared = response.header("docker-content-digest");
         if (declared !== undefined)
           checkDigest(bytes, parseHeaderDigest(declared, what), `${what}: Docker-Content-Digest`);
+        check(bytes);
         return { bytes, contentType: response.header("content-type") };
       },
     );
@@ -287,9 +325,20 @@ export class RegistryClient implements AsyncDisposable {
   /** Ends all transfers with `aborted` and closes all connections. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#lifetime.abort(new OcifsError("aborted", `${this.registry}: the registry client is closed`));
-    this.#auth[Symbol.dispose]();
-    await this.#transport[Symbol.asyncDispose]();
+    for (const auth of this.#auths) auth[Symbol.dispose]();
+    await Promise.all(this.#transports.map((transport) => transport[Symbol.asyncDispose]()));
   }
+}
+
+/** A registry of which nothing is said. */
+function atItsName(registry: string, insecure: boolean): RegistryHost {
+  return {
+    url: new URL(`${insecure ? "http" : "https"}://${apiHostOf(registry)}/v2/`),
+    pull: true,
+    resolve: true,
+    tls: { ca: [], client: [], skipVerify: false },
+    headers: {},
+  };
 }
 
 function parseHeaderDigest(text: string, what: string): Digest {

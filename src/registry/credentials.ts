@@ -10,6 +10,8 @@ export interface CredentialOptions {
   /** Given by the user; wins over all files. Both or none. */
   readonly username?: string;
   readonly password?: string;
+  /** The one that they are for: others, its mirrors among them, have what the files say. Default: whoever asks. */
+  readonly registry?: string;
   /** Defaults: this process's environment, home directory and user. */
   readonly env?: NodeJS.ProcessEnv;
   readonly homeDirectory?: string;
@@ -21,13 +23,17 @@ export interface CredentialOptions {
  * Throws `usage` when only one of name and password is given.
  */
 export function findCredentials(options: CredentialOptions = {}): CredentialProvider {
-  const { username, password } = options;
+  const { username, password, registry } = options;
   if ((username === undefined) !== (password === undefined)) {
     throw new OcifsError("usage", "oci.username and oci.password: give both or none");
   }
-  if (username === undefined || password === undefined) return new AuthFileCredentials(options);
+  const files = new AuthFileCredentials(options);
+  if (username === undefined || password === undefined) return files;
   const credential = Credential.basic(username, password);
-  return { find: async () => credential };
+  return {
+    find: async (asking, repository, signal) =>
+      registry === undefined || asking === registry ? credential : await files.find(asking, repository, signal),
+  };
 }
 
 /** Files are read for every login, so that a later `docker login` helps a mount that runs already. */

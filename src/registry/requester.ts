@@ -23,13 +23,17 @@ const maxLogins = 2;
 
 /** Single attempts of authorised GETs and HEADs to one registry. */
 export class Requester {
-  readonly registryUrl: URL;
+  /** What the paths of the API are below, with a slash at its end. */
+  readonly url: URL;
+  readonly #namespace: string | undefined;
   readonly #transport: Transport;
   readonly #auth: Authenticator;
   readonly #clock: Clock;
 
-  constructor(registryUrl: URL, transport: Transport, auth: Authenticator, clock: Clock) {
-    this.registryUrl = registryUrl;
+  /** `namespace`: the registry that a server at another place is asked for content of. */
+  constructor(url: URL, namespace: string | undefined, transport: Transport, auth: Authenticator, clock: Clock) {
+    this.url = url;
+    this.#namespace = namespace;
     this.#transport = transport;
     this.#auth = auth;
     this.#clock = clock;
@@ -38,7 +42,8 @@ export class Requester {
   /** Asks the registry, logs in when it wants that, follows redirects. Throws RegistryErrors for all but 2xx answers. */
   async get(request: RegistryRequest): Promise<HttpResponse> {
     const { repository, what, signal } = request;
-    const url = new URL(repository === "" ? "/v2/" : `/v2/${repository}/${request.path}`, this.registryUrl);
+    const url = new URL(`${this.url.href}${repository === "" ? "" : `${repository}/${request.path}`}`);
+    if (this.#namespace !== undefined) url.searchParams.set("ns", this.#namespace);
     const origin = url.origin;
     if (request.authorization !== undefined) {
       const { header } = request.authorization;

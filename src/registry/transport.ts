@@ -1,6 +1,7 @@
 import { OcifsError, throwIfAborted } from "../base/errors.js";
 import { limits } from "../base/limits.js";
 import type { AddressPolicy } from "./address-policy.js";
+import type { ClientCertificate } from "./hosts-file.js";
 import { HttpResponse } from "./http-response.js";
 import { redactUrl } from "./redact.js";
 import { fromTransport, RegistryError } from "./registry-error.js";
@@ -8,8 +9,10 @@ import type { TransferStats } from "./transfer-stats.js";
 import { Pool } from "./undici-pool.js";
 
 export interface TransportOptions {
-  /** Where the user said the registry is: this origin may have any address. */
+  /** Where the user said the server is: this origin may have any address. */
   readonly registryUrl: URL;
+  /** Sent to this origin only. */
+  readonly headers?: Readonly<Record<string, string>> | undefined;
   readonly addressPolicy: AddressPolicy;
   /** http:// for targets other than the registry, and going from https to http. */
   readonly insecure: boolean;
@@ -20,7 +23,11 @@ export interface TransportOptions {
   /** Between two pieces of a body. */
   readonly bodyTimeoutMs: number;
   /** PEM certificates to trust instead of the system's. */
-  readonly ca?: string;
+  readonly ca?: string | readonly string[] | undefined;
+  /** Shown to this origin only. */
+  readonly client?: readonly ClientCertificate[] | undefined;
+  /** Whoever answers for this origin is believed to be it. */
+  readonly skipVerify?: boolean | undefined;
 }
 
 export interface HttpRequest {
@@ -91,7 +98,7 @@ export class Transport implements AsyncDisposable {
   }
 
   async #checkTarget(url: URL, what: string): Promise<void> {
-    if (url.origin === this.#options.registryUrl.origin) return;
+    if (this.#isOwn(url.origin)) return;
     if (url.protocol !== "https:" && !(url.protocol === "http:" && this.#options.insecure)) {
       throw new OcifsError("denied", `${what}: the registry points to ${redactUrl(url)}; want an https URL`);
     }
@@ -105,6 +112,7 @@ export class Transport implements AsyncDisposable {
       "user-agent": "ocifs",
       "accept-encoding": "identity",
       ...request.headers,
+      ...(this.#isOwn(url.origin) ? this.#options.headers : {}),
     };
     if (authorization !== undefined && authorization.origin === url.origin)
       headers.authorization = authorization.header;
@@ -146,7 +154,8 @@ export class Transport implements AsyncDisposable {
   }
 
   #createPool(origin: string): Pool {
-    const { registryUrl, addressPolicy, ca, connections, ...timeouts } = this.#options;
+    const { addressPolicy, ca, client = [], skipVerify = false, connections, ...timeouts } = this.#options;
+    const own = this.#isOwn(origin);
     return new Pool(origin, {
       connections,
       headersTimeout: timeouts.headersTimeoutMs,
@@ -156,11 +165,18 @@ export class Transport implements AsyncDisposable {
       connect: {
         timeout: timeouts.connectTimeoutMs,
         // Said outright, because NODE_TLS_REJECT_UNAUTHORIZED=0 would change the default.
-        rejectUnauthorized: true,
-        ...(ca === undefined ? {} : { ca }),
-        lookup: origin === registryUrl.origin ? addressPolicy.registryLookup : addressPolicy.lookup,
+        rejectUnauthorized: !(own && skipVerify),
+        ...(ca === undefined ? {} : { ca: [ca].flat() as string[] }),
+        ...(own && client.length > 0
+          ? { cert: client.map(({ cert }) => cert), key: client.map(({ key }) => key) }
+          : {}),
+        lookup: own ? addressPolicy.registryLookup : addressPolicy.lookup,
       },
     });
+  }
+
+  #isOwn(origin: string): boolean {
+    return origin === this.#options.registryUrl.origin;
   }
 
   /** Destroys all connections; requests under way fail. */

@@ -77,7 +77,7 @@ export class Connection {
       ({ result, fds = [] }) => this.#reply(id, { result, ...(fds.length > 0 ? { fds: fds.length } : {}) }, fds),
       (error) => {
         const code = isOcifsError(error, "usage") ? codes.params : codes.failed;
-        return this.#reply(id, { error: { code, message: messageOf(error) } });
+        return this.#reply(id, { error: { code, message: messageOf(error), data: { code: error.code } } });
       },
     );
   }
@@ -109,7 +109,7 @@ export class Connection {
       found,
       parameters,
       ({ result, fds }) => reply({ parameters: result }, fds),
-      (error) => reply(this.#methods.varlinkError(error)),
+      (error) => reply(this.#methods.varlinkError(error, parameters)),
     );
   }
 

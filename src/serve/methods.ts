@@ -13,6 +13,9 @@ export type FdMethod = (params: Readonly<Record<string, unknown>>, signal: Abort
 export interface MethodTable {
   readonly jsonRpc: Readonly<Record<string, FdMethod>>;
   readonly varlink: Readonly<Record<string, FdMethod>>;
-  /** An error as varlink names it. */
-  readonly varlinkError: (error: OcifsError) => { readonly error: string; readonly parameters: object };
+  /** An error as varlink names it, given what the request's parameters were. */
+  readonly varlinkError: (
+    error: OcifsError,
+    parameters: Readonly<Record<string, unknown>>,
+  ) => { readonly error: string; readonly parameters: object };
 }

@@ -6,10 +6,11 @@ import { SocketPoller } from "../native/fdpass.js";
 import { CachedLayers } from "./cached-layers.js";
 import { FdServer } from "./fd-server.js";
 import { LayerStreams } from "./layer-streams.js";
+import type { Mounter } from "./mount-methods.js";
 import { storeMethods } from "./store-methods.js";
 
 /** The cache behind a socket, until it is disposed of. */
-export async function serveCache(cacheDir: string, path: string, log: Log): Promise<AsyncDisposable> {
+export async function serveCache(cacheDir: string, path: string, mounter: Mounter, log: Log): Promise<AsyncDisposable> {
   const cleanup = new Cleanup();
   try {
     const cache = cleanup.add(await CacheDirectory.open(cacheDir));
@@ -19,7 +20,7 @@ export async function serveCache(cacheDir: string, path: string, log: Log): Prom
     cleanup.defer(() => poller[Symbol.dispose]());
     const layers = new CachedLayers(cache, log);
     const streams = cleanup.add(new LayerStreams(layers, poller));
-    cleanup.add(await FdServer.listen(path, storeMethods(layers, streams, log), log));
+    cleanup.add(await FdServer.listen(path, storeMethods(layers, streams, mounter, log), log));
     return cleanup;
   } catch (error) {
     await cleanup[Symbol.asyncDispose]();

@@ -12,11 +12,11 @@ import { parseReference } from "../oci/reference.js";
 import type { CachedLayers } from "./cached-layers.js";
 import type { LayerStreams } from "./layer-streams.js";
 import type { Answer, MethodTable } from "./methods.js";
+import { type Mounter, mountMethods } from "./mount-methods.js";
+import { digestIn, isParams, type Params, textIn } from "./params.js";
 
-type Params = Readonly<Record<string, unknown>>;
-
-/** The cache's layers for others: JSON-RPC, and varlink's `org.composefs.Oci` as far as reading goes. */
-export function storeMethods(layers: CachedLayers, streams: LayerStreams, log: Log): MethodTable {
+/** The cache's layers for others, and mounts: JSON-RPC, and varlink's `org.composefs.Oci` as far as reading goes. */
+export function storeMethods(layers: CachedLayers, streams: LayerStreams, mounter: Mounter, log: Log): MethodTable {
   const store = new StoreMethods(layers, streams, log);
   return {
     jsonRpc: {
@@ -25,6 +25,7 @@ export function storeMethods(layers: CachedLayers, streams: LayerStreams, log: L
       status: () => store.status(),
       prefetch: (params, signal) => store.prefetch(params, signal),
       drop: (params) => store.drop(params),
+      ...mountMethods(mounter),
     },
     varlink: {
       "org.composefs.Oci.GetInfo": async () => ({ result: { features: ["splitdirfdstream-v0", "read-only"] } }),
@@ -121,34 +122,20 @@ class StoreMethods {
 
   /** Descriptors: the stream, one directory, and one to be closed when the layer is no longer needed. */
   async getLayer(params: Params, signal: AbortSignal): Promise<Answer> {
-    const inner = isParams(params.params) ? params.params : params;
-    const { fds } = await this.#streams.splitDirFd(digestIn(inner, "diff_id"), signal);
+    const { fds } = await this.#streams.splitDirFd(digestIn(layerParams(params), "diff_id"), signal);
     return { result: { dir_count: 1 }, fds };
   }
 }
 
-function textIn(params: Params, key: string): string {
-  const value = params[key];
-  if (typeof value !== "string" || value === "") throw new OcifsError("usage", `params: want ${key}, a string`);
-  return value;
+/** Clients that read errors strictly want the fields of the interface's description. */
+function varlinkError(error: OcifsError, params: Params): { readonly error: string; readonly parameters: object } {
+  const message = messageOf(error);
+  const of = (name: string, parameters: object) => ({ error: `org.composefs.Oci.${name}`, parameters });
+  if (error.code === "not-found") return of("NoSuchLayer", { diff_id: String(layerParams(params).diff_id), message });
+  return of(error.code === "usage" ? "InvalidRequest" : "InternalError", { message });
 }
 
-function digestIn(params: Params, key: string): Digest {
-  return parseDigest(textIn(params, key));
-}
-
-function isParams(value: unknown): value is Params {
-  return typeof value === "object" && value !== null;
-}
-
-function varlinkError(error: OcifsError): { readonly error: string; readonly parameters: object } {
-  const names: Readonly<Record<string, string>> = {
-    "not-found": "NoSuchLayer",
-    usage: "InvalidRequest",
-    mismatch: "DiffIdMismatch",
-  };
-  return {
-    error: `org.composefs.Oci.${names[error.code] ?? "InternalError"}`,
-    parameters: { message: messageOf(error) },
-  };
+/** GetLayer has its parameters one level further down. */
+function layerParams(params: Params): Params {
+  return isParams(params.params) ? params.params : params;
 }

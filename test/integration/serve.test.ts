@@ -16,6 +16,7 @@ import { FdClient } from "../../src/serve/fd-client.js";
 import { FdServer } from "../../src/serve/fd-server.js";
 import { FdSocket } from "../../src/serve/fd-socket.js";
 import type { MethodTable } from "../../src/serve/methods.js";
+import type { Mounter } from "../../src/serve/mount-methods.js";
 import { serveCache } from "../../src/serve/serve.js";
 import { rejectsWith } from "../support/errors.js";
 import { lowerLimits } from "../support/lowered-limits.js";
@@ -24,6 +25,8 @@ import { makeSampleLayer, sampleBig } from "../support/sample-layer.js";
 import { tempDirectory } from "../support/temp.js";
 
 const signal = new AbortController().signal;
+/** Mounting through the socket: test/mount/serve-mount.test.ts. */
+const noMounts: Mounter = { mount: () => assert.fail(), unmount: () => assert.fail() };
 
 /** A server whose methods answer with so many descriptors, or never read on. */
 const methods = (path: string, onGone: () => void = () => undefined): MethodTable => ({
@@ -199,7 +202,7 @@ async function serveSample(t: TestContext) {
   const made = await runCommand([...programLine("ocifs"), "ls", `file:${layer.blobPath}`, "--cachedir", cache]);
   assert.equal(made.status, 0, made.stderr);
   const path = join(directory, "s");
-  const server = await serveCache(cache, path, silentLog);
+  const server = await serveCache(cache, path, noMounts, silentLog);
   t.after(() => server[Symbol.asyncDispose]());
   return { directory, layer, path };
 }
@@ -241,6 +244,9 @@ test("a layer goes to others by JSON-RPC and by varlink", async (t) => {
   await assert.rejects(connection.call("GetSplitFDStream", {}), /layerId/);
   await assert.rejects(connection.call("GetSplitFDStream", { layerId: `sha256:${"0".repeat(64)}` }), /no such layer/);
   await assert.rejects(connection.callVarlink(`${oci}.GetLayer`, { params: { diff_id: "x" } }), /InvalidRequest/);
+  const none = `sha256:${"0".repeat(64)}`;
+  const missing = connection.callVarlink(`${oci}.GetLayer`, { params: { diff_id: none } });
+  await assert.rejects(missing, new RegExp(`NoSuchLayer \\{"diff_id":"${none}"`));
   await assert.rejects(connection.call("GetImage", { imageId: "registry.test/none:1" }), /no such image/);
   const { blobs } = (await connection.call("status", {})).result;
   assert.deepEqual(

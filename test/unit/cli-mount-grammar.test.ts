@@ -103,6 +103,7 @@ const valueCases: [word: string, expected: Partial<MountOptions>][] = [
   ["prefetchrate=2M", { prefetchBytesPerSecond: 2 << 20 }],
   ["allow_other", { allowOther: true }],
   ["foreground", { foreground: true }],
+  ["oci.hosts=certs.d", { hostsDir: "certs.d" }],
   ["log=debug", { log: { level: "debug" } }],
   ["log=warn:/var/log/a:b.log", { log: { level: "warn", path: "/var/log/a:b.log" } }],
 ];

@@ -11,7 +11,7 @@ import { parseReference } from "../../oci/reference.js";
 import { defineCommand, loginOptions, type RegistryArguments, readCredentials } from "../command.js";
 import { parseDurationMs, parseSizeBytes } from "../units.js";
 
-interface Arguments extends Omit<RegistryArguments, "platform"> {
+interface Arguments extends Omit<RegistryArguments, "platform" | "hosts-dir"> {
   listen: string;
   upstream: string[];
   auth: "own" | "forward" | "none" | undefined;

@@ -3,6 +3,7 @@ import { resolve } from "node:path";
 import { openLog } from "../../base/log.js";
 import { serveCache } from "../../serve/serve.js";
 import { defineCommand } from "../command.js";
+import { socketMounts } from "../socket-mounts.js";
 import { cacheOption, cachePathOf } from "./cache-arguments.js";
 
 interface Arguments {
@@ -10,7 +11,7 @@ interface Arguments {
   cachedir: string | undefined;
 }
 
-/** `ocifs serve`: the cache's layers for other programs on this machine, until SIGINT or SIGTERM. */
+/** `ocifs serve`: the cache's layers, and mounts, for other programs on this machine, until SIGINT or SIGTERM. */
 export const serveCommand = defineCommand<Arguments>({
   command: "serve",
   describe: "Offer the cache's layers to other programs on a Unix socket",
@@ -23,7 +24,8 @@ export const serveCommand = defineCommand<Arguments>({
     }),
   run: async (args, { stdout, signal }) => {
     const path = resolve(args.socket);
-    await using _ = await serveCache(cachePathOf(args), path, openLog("warn", 2));
+    const cacheDir = cachePathOf(args);
+    await using _ = await serveCache(cacheDir, path, socketMounts(cacheDir), openLog("warn", 2));
     stdout.write(`listening at ${path}\n`);
     if (!signal.aborted) await once(signal, "abort");
   },

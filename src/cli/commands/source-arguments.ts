@@ -15,6 +15,7 @@ export async function toSourceOptions(
     source: image,
     insecure: args.insecure,
     cacheDir: resolve(args.cachedir ?? defaultCacheDirectory()),
+    ...(args["hosts-dir"] === undefined ? {} : { hostsDir: resolve(args["hosts-dir"]) }),
     ...(args.platform === undefined ? {} : { platform: args.platform }),
     ...(credentials ?? {}),
   };
