@@ -1,32 +1,21 @@
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { type TestContext, test } from "node:test";
+import { test } from "node:test";
 import { OcifsError } from "../../src/base/errors.js";
 import { mountWithBest } from "../../src/drivers/choose.js";
 import type { Driver } from "../../src/drivers/driver.js";
 import { erofsDriver } from "../../src/drivers/erofs.js";
-import { whyErofsIsUnsafe } from "../../src/drivers/erofs-probe.js";
 import { fuseDriver } from "../../src/drivers/fuse.js";
+import { requireErofs } from "../support/driver-suite.js";
 import { rejectsWith } from "../support/errors.js";
 import { MountSandbox, processEnd } from "../support/mounted-image.js";
 import { MountedTree } from "../support/mounted-tree.js";
 import { runProgram } from "../support/process.js";
-import { requireRootAndFuse } from "../support/requires.js";
 import { makeSampleLayer, sampleBig } from "../support/sample-layer.js";
 import { big, semanticsTar, spanBytes } from "../support/semantics-tree.js";
 import { Syscalls } from "../support/syscalls.js";
 import { listDirectory } from "../support/tree-listing.js";
-
-/** False, with the reason, on a system whose EROFS the driver refuses; with CI=true that is a failure of its own where it is not safety. */
-async function requireErofs(t: TestContext): Promise<boolean> {
-  if (!requireRootAndFuse(t)) return false;
-  const why = (await erofsDriver.unavailable({} as never)) ?? (await whyErofsIsUnsafe());
-  if (why === undefined) return true;
-  assert.match(why, /gives zeros|reading a file of its EROFS failed/, `driver erofs cannot be tested here: ${why}`);
-  t.skip(`driver erofs refuses this kernel: ${why}`);
-  return false;
-}
 
 const mountErofs = () => MountedTree.mount(semanticsTar(), { spanBytes, driver: erofsDriver });
 
