@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { readFile } from "node:fs/promises";
+import { readdir, readFile, readlink } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { OcifsError } from "../../src/base/errors.js";
@@ -60,33 +61,143 @@ result = [good, bad]
   assert.ok(((outcome as number[])[1] ?? 0) > 0, String(outcome));
 });
 
-test("umount ends the session below, and a lazy one when the last file is closed", async (t) => {
+test("umount ends the session below, and a lazy one when the last file is closed, whose waiting reads are answered", async (t) => {
   if (!(await requireErofs(t))) return;
   await using tree = await mountErofs();
   await using sys = await Syscalls.start(tree.mountpoint);
-  const held = await sys.run("os.open(p('dir/sub/leaf'), 0)");
+  const held = await sys.run("os.open(p('big'), 0)");
   await assert.rejects(runProgram("umount", [tree.mountpoint]), /busy/);
+  tree.policy = "hold";
+  const waiting = sys.run(`os.pread(${held}, 100, 5_000_000)`);
+  await tree.missed(1);
   await runProgram("umount", ["-l", tree.mountpoint]);
+  await tree.release();
+  assert.deepEqual(await waiting, { bytes: Buffer.from(big.subarray(5_000_000, 5_000_100)).toString("latin1") });
   await sys.run(`os.close(${held})`);
   await tree.mounted.ended;
 });
 
-test("a mount of EROFS outlives its daemon, also one that was lent the cache's own file", async (t) => {
+test("a mount that cannot be attached leaves nothing behind", async (t) => {
+  if (!(await requireErofs(t))) return;
+  const openDevices = async () => {
+    const names = await readdir("/proc/self/fd");
+    const targets = await Promise.all(names.map((name) => readlink(`/proc/self/fd/${name}`).catch(() => "")));
+    return targets.filter((target) => target === "/dev/fuse").length;
+  };
+  const before = await openDevices();
+  const at = join(tmpdir(), "ocifs-no-such-mountpoint");
+  await rejectsWith(MountedTree.mount(semanticsTar(), { spanBytes, driver: erofsDriver, at }), "io");
+  assert.equal(await openDevices(), before, "the session of the device files has ended");
+});
+
+/** Source, type and path of everything that findmnt shows, started by `prefix`. */
+async function findMounts(...prefix: readonly string[]): Promise<string[]> {
+  const [program = "", ...args] = [...prefix, "findmnt", "-r", "-n", "-A", "-o", "SOURCE,FSTYPE,TARGET"];
+  return (await runProgram(program, args)).trim().split("\n");
+}
+
+test("the mount of the device files is in no namespace: neither the user's, the daemon's, nor a new one", async (t) => {
   if (!(await requireErofs(t))) return;
   const sandbox = await MountSandbox.open(t);
+  const { mountpoint, pid } = await mountSample(sandbox);
+  const ofDaemon = ["nsenter", "--mount", "--target", String(pid)];
+  for (const prefix of [[], ofDaemon, ["unshare", "--mount"]]) {
+    const mounts = await findMounts(...prefix);
+    const ours = mounts.filter((line) => line.includes(sandbox.directory));
+    assert.equal(ours.length, 1, ours.join("; "));
+    assert.match(ours[0] ?? "", / erofs /);
+    assert.ok(ours[0]?.endsWith(` ${mountpoint}`), ours[0]);
+    assert.deepEqual(
+      mounts.filter((line) => line.startsWith("ocifs-devices ")),
+      [],
+    );
+  }
+  await sandbox.unmount(mountpoint);
+});
+
+/** The sample layer mounted by a daemon with a keeper. */
+async function mountSample(sandbox: MountSandbox, options = "") {
   const layer = await makeSampleLayer(sandbox.directory);
+  const mountpoint = await sandbox.mountpoint();
+  const words = [`file:${layer.blobPath}`, mountpoint, ...layer.words, "-o", `driver=erofs${options}`];
+  await sandbox.mounted(words);
+  const { pid, keeperPid, driver } = await sandbox.status(mountpoint);
+  assert.equal(driver, "erofs");
+  return { mountpoint, pid, keeper: keeperPid ?? assert.fail("the daemon has no keeper"), words };
+}
+
+test("a mount of EROFS outlives its daemon, also one that was lent the cache's own file, and goes to another by upgrade", async (t) => {
+  if (!(await requireErofs(t))) return;
+  const sandbox = await MountSandbox.open(t);
   for (const prefetch of ["none", "all"]) {
-    const mountpoint = await sandbox.mountpoint(prefetch);
-    const options = `driver=erofs,prefetch=${prefetch}`;
-    await sandbox.mounted([`file:${layer.blobPath}`, mountpoint, ...layer.words, "-o", options]);
-    const { pid, driver } = await sandbox.status(mountpoint);
-    assert.equal(driver, "erofs");
+    const { mountpoint, pid } = await mountSample(sandbox, `,prefetch=${prefetch}`);
     process.kill(pid, "SIGKILL");
     await processEnd(pid);
+    // Until another one answers.
     assert.deepEqual(await readFile(join(mountpoint, "big")), sampleBig);
     // Everything was read, so the next mount finds the layer complete if its fill was done.
+    const { status, stderr } = await sandbox.ocifs(["upgrade"]);
+    assert.deepEqual([status, stderr], [0, ""]);
+    await runProgram("python3", ["-c", DROP_PAGES, join(mountpoint, "big")]);
+    assert.deepEqual(await readFile(join(mountpoint, "big")), sampleBig);
     await sandbox.unmount(mountpoint);
   }
+});
+
+const DROP_PAGES = "import os, sys; os.posix_fadvise(os.open(sys.argv[1], 0), 0, 0, os.POSIX_FADV_DONTNEED)";
+
+test("a daemon that dies with its keeper: reads are EIO and do not hang, umount works, and so does a mount after it", async (t) => {
+  if (!(await requireErofs(t))) return;
+  const sandbox = await MountSandbox.open(t);
+  const { mountpoint, pid, keeper, words } = await mountSample(sandbox);
+  assert.equal(await readFile(join(mountpoint, "hello"), "latin1"), "hello \n");
+  await using sys = await Syscalls.start(mountpoint);
+  // Stopped, so that the read finds nobody who answers.
+  for (const each of [keeper, pid]) process.kill(each, "SIGSTOP");
+  const asked = sys.run<string>("result = 'asked'");
+  const waiting = sys.errno("open(p('big'), 'rb').read()");
+  await asked;
+  for (const each of [keeper, pid]) process.kill(each, "SIGKILL");
+  for (const each of [keeper, pid]) await processEnd(each);
+  assert.equal(await waiting, "EIO");
+  assert.equal(await sys.errno("os.pread(os.open(p('big'), 0), 10, 2_000_000)"), "EIO");
+  assert.deepEqual(await sys.run("open(p('hello'), 'rb').read()"), { bytes: "hello \n" }, "the kernel has its page");
+  await sys[Symbol.asyncDispose]();
+  await runProgram("umount", [mountpoint]);
+  assert.deepEqual(await sandbox.mounts(), []);
+  await sandbox.mounted(words);
+  assert.deepEqual(await readFile(join(mountpoint, "big")), sampleBig);
+  await sandbox.unmount(mountpoint);
+});
+
+test("a keeper whose EROFS mount goes while its daemon is dead ends", async (t) => {
+  if (!(await requireErofs(t))) return;
+  const sandbox = await MountSandbox.open(t);
+  const { mountpoint, pid, keeper } = await mountSample(sandbox);
+  process.kill(keeper, "SIGSTOP");
+  process.kill(pid, "SIGKILL");
+  await runProgram("umount", [mountpoint]);
+  process.kill(keeper, "SIGCONT");
+  await processEnd(keeper);
+  assert.deepEqual(await sandbox.mounts(), []);
+});
+
+test("SIGTERM for a daemon whose mount is busy frees the path and ends it; what is open fails and does not hang", async (t) => {
+  if (!(await requireErofs(t))) return;
+  const sandbox = await MountSandbox.open(t);
+  const { mountpoint, pid, keeper, words } = await mountSample(sandbox);
+  await using sys = await Syscalls.start(mountpoint);
+  const held = await sys.run("os.chdir(mnt) or os.open(p('big'), 0)");
+  // The busy mountpoint takes another mount above it, which goes by itself and first.
+  await sandbox.mounted(words);
+  await runProgram("umount", [mountpoint]);
+  process.kill(keeper, "SIGTERM");
+  for (const each of [pid, keeper]) await processEnd(each);
+  assert.deepEqual(await sandbox.mounts(), []);
+  assert.equal(await sys.errno(`os.pread(${held}, 10, 2_000_000)`), "EIO");
+  await sandbox.mounted(words);
+  assert.deepEqual(await readFile(join(mountpoint, "big")), sampleBig);
+  await sandbox.unmount(mountpoint);
 });
 
 test("auto passes over what the system lacks, and throws what is wrong with the mount", async () => {
