@@ -138,8 +138,9 @@ os.close(fd)
     assert.equal(found.length, manyCount + 2);
     assert.equal(new Set(found.map(([, , name]) => name)).size, manyCount + 2);
     for (const [, kind, name] of found) assert.equal(kind, name === "." || name === ".." ? 4 : 8, name);
-    assert.ok(await isKept(`${list}result = None`));
-    assert.ok(await isKept("[os.stat(p('many') + b'/' + name) for name in os.listdir(p('many'))] and None"));
+    if (lines.keepsAll) assert.ok(await isKept(`${list}result = None`));
+    const all = "[os.stat(p('many') + b'/' + name) for name in os.listdir(p('many'))] and None";
+    if (lines.keepsAll) assert.ok(await isKept(all));
   });
 
   await lines.test("S11: a position in a directory can be returned to", async () => {
@@ -170,7 +171,7 @@ result = [first, second, again, start]
   await lines.test("S12: readlink gives the target, up to 4095 bytes, and is kept", async () => {
     assert.deepEqual(await sys.run("os.readlink(p('link'))"), { bytes: "dir/sub/leaf" });
     assert.equal(await sys.run("len(os.readlink(p('longlink')))"), 4095);
-    assert.ok(await isKept("os.readlink(p('longlink')) and None"));
+    if (lines.keepsAll) assert.ok(await isKept("os.readlink(p('longlink')) and None"));
     assert.equal(await sys.errno("os.readlink(p('file'))"), "EINVAL");
     assert.equal(await sys.errno("os.open(p('link'), os.O_NOFOLLOW)"), "ELOOP");
     assert.equal(await sys.errno("os.open(p('loop'), 0)"), "ELOOP");

@@ -1,11 +1,13 @@
 import assert from "node:assert/strict";
 import { type TestContext, test } from "node:test";
-import type { Driver, DriverName } from "../../src/drivers/driver.js";
+import { noMountFlags } from "../../src/cli/standard-words.js";
+import type { Driver, DriverName, MountRequest } from "../../src/drivers/driver.js";
 import { erofsDriver } from "../../src/drivers/erofs.js";
 import { whyErofsIsUnsafe } from "../../src/drivers/erofs-probe.js";
 import { fuseDriver } from "../../src/drivers/fuse.js";
+import { fuseNativeDriver } from "../../src/drivers/fuse-native.js";
 import { MountedTree, type MountTreeOptions } from "./mounted-tree.js";
-import { requireRootAndFuse } from "./requires.js";
+import { requireRootAndFuse, skipOrFail } from "./requires.js";
 import { semanticsTar, spanBytes } from "./semantics-tree.js";
 import { Syscalls } from "./syscalls.js";
 
@@ -14,6 +16,10 @@ export interface TestedDriver {
   readonly driver: Driver;
   /** The kernel's own file system answers, not this process: S1 to S27 and errors of operations that it knows nothing of. */
   readonly inKernel: boolean;
+  /** Listings, link targets and opens are asked for once; otherwise only names, attributes and pages are kept. */
+  readonly keepsAll: boolean;
+  /** What waits or is open when the daemon ends, and what the kernel would have to ask it for later. */
+  readonly afterEnd: "ENOTCONN" | "EIO";
   /** Lines of docs/SEMANTICS.md that it does not promise. Their tests do not run; the page lists the same ones. */
   readonly without: readonly string[];
   /** Whether tests of it can run here; false after it has skipped the test, with the reason. */
@@ -22,8 +28,23 @@ export interface TestedDriver {
 
 /** All drivers that the tests of docs/SEMANTICS.md run with: a driver takes part by its entry. */
 export const testedDrivers: readonly TestedDriver[] = [
-  { driver: fuseDriver, inKernel: false, without: [], require: async (t) => requireRootAndFuse(t) },
-  { driver: erofsDriver, inKernel: true, without: [], require: requireErofs },
+  {
+    driver: fuseDriver,
+    inKernel: false,
+    keepsAll: true,
+    afterEnd: "ENOTCONN",
+    without: [],
+    require: async (t) => requireRootAndFuse(t),
+  },
+  { driver: erofsDriver, inKernel: true, keepsAll: true, afterEnd: "EIO", without: [], require: requireErofs },
+  {
+    driver: fuseNativeDriver,
+    inKernel: false,
+    keepsAll: false,
+    afterEnd: "EIO",
+    without: ["S4", "S6", "S15", "S19", "S25", "S62", "S63", "S74", "S75"],
+    require: requireFuseNative,
+  },
 ];
 
 /**
@@ -39,27 +60,37 @@ export async function requireErofs(t: TestContext): Promise<boolean> {
   return false;
 }
 
+/** For a test of the driver fuse-native: the package comes with this checkout, libfuse 2 with the packages for tests. */
+export async function requireFuseNative(t: TestContext): Promise<boolean> {
+  if (!requireRootAndFuse(t)) return false;
+  const plain = { mountpoint: "/", flags: noMountFlags, securityOptions: [] } as Partial<MountRequest> as MountRequest;
+  const why = await fuseNativeDriver.unavailable(plain);
+  if (why === undefined) return true;
+  skipOrFail(t, why);
+  return false;
+}
+
 /** One driver in one test of docs/SEMANTICS.md. */
 export class DriverLines {
   readonly name: DriverName;
   readonly inKernel: boolean;
+  readonly keepsAll: boolean;
+  readonly afterEnd: TestedDriver["afterEnd"];
   readonly #t: TestContext;
   readonly #tested: TestedDriver;
 
   constructor(t: TestContext, tested: TestedDriver) {
     this.name = tested.driver.name;
     this.inKernel = tested.inKernel;
+    this.keepsAll = tested.keepsAll;
+    this.afterEnd = tested.afterEnd;
     this.#t = t;
     this.#tested = tested;
   }
 
   /** A subtest of the line that its name begins with, if the driver promises that line. */
   async test(name: string, run: () => Promise<void>): Promise<void> {
-    if (this.promises(name.slice(0, name.indexOf(":")))) await this.#t.test(name, run);
-  }
-
-  promises(line: string): boolean {
-    return !this.#tested.without.includes(line);
+    if (!this.#tested.without.includes(name.slice(0, name.indexOf(":")))) await this.#t.test(name, run);
   }
 
   /** The tree of semantics-tree.ts, or another tar, mounted with this driver. */
