@@ -96,7 +96,7 @@ export function newPackageMount(mountpoint: string, handlers: PackageHandlers, o
   const instance = new loaded(mountpoint, { ...handlers, ...refusals }, { timeout: false });
   // It knows neither read-only nor our validities.
   instance._fuseOptions = () => `-o${options}`;
-  // It copies more than the buffer holds, and answers the wrong size when it is asked for that.
+  // It answers with more bytes than the buffer has, and with a wrong size when that is asked for.
   instance._op_getxattr = (signal, path, name, into) =>
     handlers.getxattr(path, name, into, (code) => signal(code, into.buffer));
   instance._op_listxattr = (signal, path, into) => handlers.listxattr(path, into, (code) => signal(code, into.buffer));

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
+import { testedDrivers } from "../support/driver-suite.js";
 import { repositoryRoot } from "../support/fixtures.js";
 
 const lineNumber = /^\| (S\d+) \|/gm;
@@ -41,4 +42,13 @@ test("what is said of other drivers is of lines that are there", async () => {
     mentioned.filter((number) => !lines.includes(number)),
     [],
   );
+});
+
+test("the page says of each driver which lines it does not promise", async () => {
+  const { others } = await readPage();
+  for (const { driver, without } of testedDrivers) {
+    const said = new RegExp(`^- \`${driver.name}\`: .*?\\n(?=-|\\n)`, "ms").exec(others)?.[0] ?? "";
+    const listed = /It does not promise ([^.]*)\./.exec(said)?.[1] ?? "";
+    assert.deepEqual(numbersIn(listed, /(S\d+)/g), without, driver.name);
+  }
 });
