@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { readdir, readFile, readlink } from "node:fs/promises";
+import { readdir, readFile, readlink, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -59,6 +59,51 @@ for at in range(0, ${big.length} - 4096, 3 * 4096 + 512):
 result = [good, bad]
 `);
   assert.ok(((outcome as number[])[1] ?? 0) > 0, String(outcome));
+});
+
+test("with some bytes here and others not to be had, whatever is read is right, however it is read", async (t) => {
+  if (!(await requireErofs(t))) return;
+  // Half a page more or less than the kernel's units, so that edges lie within pages, requests and readahead.
+  for (const [every, sizes] of [
+    [2, [512, 4096, 5000, 100_000]],
+    [5, [4096, 300_000, 4 << 20]],
+    [17, [65_536, 1_500_000, 12 << 20]],
+  ] as const) {
+    await using tree = await MountedTree.mount(semanticsTar(), { spanBytes: 3 * 4096 + 512, driver: erofsDriver });
+    await using sys = await Syscalls.start(tree.mountpoint);
+    const bad = (span: number) => span % every === every - 1;
+    for (let span = 0; span < tree.table.spanCount; span++) if (!bad(span)) await tree.fill(span, span);
+    tree.policy = "EIO";
+    const want = join(tmpdir(), `ocifs-want-${process.pid}`);
+    await writeFile(want, big);
+    try {
+      const code = `
+good = bad = 0
+want = open(${JSON.stringify(want)}, 'rb').read()
+for size in ${JSON.stringify(sizes)}:
+    for advice in (os.POSIX_FADV_NORMAL, os.POSIX_FADV_RANDOM, os.POSIX_FADV_SEQUENTIAL):
+        fd = os.open(p('big'), 0)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.posix_fadvise(fd, 0, 0, advice)
+        step = max(size, len(want) // 400)
+        for at in range(0, len(want), step):
+            try:
+                got = os.pread(fd, size, at)
+            except OSError as e:
+                assert e.errno == errno.EIO, e
+                bad += 1
+                continue
+            assert got and got == want[at:at + len(got)], (size, advice, at, len(got))
+            good += len(got)
+        os.close(fd)
+result = [good, bad]
+`;
+      const [good = 0, failed = 0] = await sys.run<number[]>(code);
+      assert.ok(good > 0 && failed > 0, `${good} bytes right, ${failed} reads failed`);
+    } finally {
+      await rm(want);
+    }
+  }
 });
 
 test("umount ends the session below, and a lazy one when the last file is closed, whose waiting reads are answered", async (t) => {
