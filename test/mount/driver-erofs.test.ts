@@ -189,9 +189,12 @@ test("a mount of EROFS outlives its daemon, also one that was lent the cache's o
   }
 });
 
+/** EIO, or what the session below was told when a block of the index was asked for. */
+const failure = /^(EIO|ENOTCONN|ECONNABORTED)$/;
+
 const DROP_PAGES = "import os, sys; os.posix_fadvise(os.open(sys.argv[1], 0), 0, 0, os.POSIX_FADV_DONTNEED)";
 
-test("a daemon that dies with its keeper: reads are EIO and do not hang, umount works, and so does a mount after it", async (t) => {
+test("a daemon that dies with its keeper: reads fail and do not hang, umount works, and so does a mount after it", async (t) => {
   if (!(await requireErofs(t))) return;
   const sandbox = await MountSandbox.open(t);
   const { mountpoint, pid, keeper, words } = await mountSample(sandbox);
@@ -204,8 +207,8 @@ test("a daemon that dies with its keeper: reads are EIO and do not hang, umount 
   await asked;
   for (const each of [keeper, pid]) process.kill(each, "SIGKILL");
   for (const each of [keeper, pid]) await processEnd(each);
-  assert.equal(await waiting, "EIO");
-  assert.equal(await sys.errno("os.pread(os.open(p('big'), 0), 10, 2_000_000)"), "EIO");
+  assert.match(await waiting, failure);
+  assert.match(await sys.errno("os.pread(os.open(p('big'), 0), 10, 2_000_000)"), failure);
   assert.deepEqual(await sys.run("open(p('hello'), 'rb').read()"), { bytes: "hello \n" }, "the kernel has its page");
   await sys[Symbol.asyncDispose]();
   await runProgram("umount", [mountpoint]);
@@ -239,7 +242,7 @@ test("SIGTERM for a daemon whose mount is busy frees the path and ends it; what 
   process.kill(keeper, "SIGTERM");
   for (const each of [pid, keeper]) await processEnd(each);
   assert.deepEqual(await sandbox.mounts(), []);
-  assert.equal(await sys.errno(`os.pread(${held}, 10, 2_000_000)`), "EIO");
+  assert.match(await sys.errno(`os.pread(${held}, 10, 2_000_000)`), failure);
   await sandbox.mounted(words);
   assert.deepEqual(await readFile(join(mountpoint, "big")), sampleBig);
   await sandbox.unmount(mountpoint);

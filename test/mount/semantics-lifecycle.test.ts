@@ -52,12 +52,10 @@ testDrivers("a mount's life", async (lines) => {
       const waiting = sys.errno(readAt(4096));
       await tree.missed(1);
       await tree.mounted.unmount();
-      assert.ok(
-        ["EIO", ...(lines.inKernel ? [] : ["ENOTCONN", "ECONNABORTED"])].includes(await waiting),
-        await waiting,
-      );
+      assert.ok(["EIO", "ENOTCONN", "ECONNABORTED"].includes(await waiting), await waiting);
       assert.equal(await isMounted(sys), false);
-      assert.equal(await sys.errno(readAt(8 << 20)), lines.afterEnd);
+      const later = await sys.errno(readAt(8 << 20));
+      assert.ok(lines.afterEnd.includes(later), later);
     },
   );
 
@@ -72,7 +70,8 @@ testDrivers("a mount's life", async (lines) => {
     } finally {
       await upper[Symbol.asyncDispose]();
     }
-    assert.equal(await sys.errno("os.listdir(mnt)"), lines.afterEnd);
+    const ended = await sys.errno("os.listdir(mnt)");
+    assert.ok(lines.afterEnd.includes(ended), ended);
     await sys.run("umount()");
     assert.equal(await isMounted(sys), false);
   });
