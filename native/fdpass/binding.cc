@@ -156,7 +156,10 @@ class SocketPoller : public Napi::ObjectWrap<SocketPoller> {
  private:
   Napi::Value Arm(const Napi::CallbackInfo& info) {
     if (!poller_) throw ToError(info.Env(), Status{ECANCELED, "aborted", "the poller is closed"});
-    ThrowIfFailed(info.Env(), poller_->Arm(ToInt(info[0], "fd"), info[1].ToBoolean()));
+    const std::string what = info[1].ToString();
+    using Event = fdpass::Poller::Event;
+    const Event event = what == "read" ? Event::kReadable : what == "write" ? Event::kWritable : Event::kBroken;
+    ThrowIfFailed(info.Env(), poller_->Arm(ToInt(info[0], "fd"), event));
     return info.Env().Undefined();
   }
   Napi::Value Forget(const Napi::CallbackInfo& info) {

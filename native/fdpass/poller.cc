@@ -36,12 +36,14 @@ Poller::~Poller() {
   close(epoll_);
 }
 
-Status Poller::Arm(int fd, bool writing) {
+Status Poller::Arm(int fd, Event what) {
   epoll_event event{};
-  event.events = (writing ? EPOLLOUT : EPOLLIN | EPOLLRDHUP) | EPOLLONESHOT;
+  event.events = EPOLLONESHOT;  // errors are always told
+  if (what == Event::kReadable) event.events |= EPOLLIN | EPOLLRDHUP;
+  if (what == Event::kWritable) event.events |= EPOLLOUT;
   event.data.fd = fd;
   if (epoll_ctl(epoll_, EPOLL_CTL_MOD, fd, &event) == 0) return Status::Ok();
-  if (errno != ENOENT || epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event) < 0) return Status::Errno(errno, "wait for socket");
+  if (errno != ENOENT || epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event) < 0) return Status::Errno(errno, "wait for a descriptor");
   return Status::Ok();
 }
 

@@ -13,8 +13,10 @@ class Poller {
   // `on_ready` is called on the poller's thread, once for each Arm.
   static Status Create(std::function<void(int fd)> on_ready, std::unique_ptr<Poller>* out);
   ~Poller();
-  // Says once when `fd` can be read from or written to, or has an error or an end to tell. A descriptor waits for one thing at a time.
-  Status Arm(int fd, bool writing);
+  enum class Event { kReadable, kWritable, kBroken };
+  // Says once when `fd` can be read from or written to, or has an error or an end to tell; kBroken: the latter alone. A descriptor
+  // waits for one thing at a time.
+  Status Arm(int fd, Event what);
   // To be called before `fd` is closed.
   void Forget(int fd);
 

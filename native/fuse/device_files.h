@@ -18,6 +18,7 @@ class DeviceFiles : public FileSystem {
 
   const std::vector<std::shared_ptr<layer::SpanStore>>& devices() const override { return devices_; }
   Totals totals() const override;
+  bool direct_reads_in_background() const override { return true; }
   Status GetAttr(uint64_t node, fuse_attr* out) const override;
   Status Lookup(uint64_t directory, std::string_view name, uint64_t* node) const override;
   Status ReadDir(uint64_t directory, uint64_t cookie,

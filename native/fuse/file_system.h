@@ -46,6 +46,9 @@ class FileSystem {
   // The devices that pieces speak of; [0] is slot 1.
   virtual const std::vector<std::shared_ptr<layer::SpanStore>>& devices() const = 0;
   virtual Totals totals() const = 0;
+  // A file system of the kernel's own reads it past the page cache, without waiting in the call: then its readers wait for pages, and
+  // a signal interrupts no read of theirs. (A process that reads so by itself could not be killed while it waits.)
+  virtual bool direct_reads_in_background() const { return false; }
 
   virtual Status GetAttr(uint64_t node, fuse_attr* out) const = 0;
   // err == ENOENT when there is no such entry. `name` is 1 to 255 bytes, and not ".".

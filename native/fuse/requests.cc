@@ -119,7 +119,7 @@ void Requests::Init(const Request& r) {
   if (in->major < FUSE_KERNEL_VERSION || in->minor < 31) return Error(r, EPROTO);
   uint64_t offered = in->flags;
   if ((in->flags & FUSE_INIT_EXT) && r.size >= sizeof(fuse_init_in)) offered |= static_cast<uint64_t>(in->flags2) << 32;
-  const uint64_t wanted = FUSE_ASYNC_READ | FUSE_PARALLEL_DIROPS | FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO |
+  const uint64_t wanted = (files_.direct_reads_in_background() ? FUSE_ASYNC_DIO : 0u) | FUSE_ASYNC_READ | FUSE_PARALLEL_DIROPS | FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO |
                           FUSE_CACHE_SYMLINKS | FUSE_MAX_PAGES | FUSE_NO_OPEN_SUPPORT | FUSE_NO_OPENDIR_SUPPORT |
                           FUSE_EXPORT_SUPPORT | FUSE_BIG_WRITES | FUSE_POSIX_ACL | FUSE_INIT_EXT | kHasResend;
   const uint64_t flags = offered & wanted;

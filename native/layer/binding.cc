@@ -32,6 +32,28 @@ int64_t ToOffset(const Napi::Value& v, const char* what) {
 
 int ToFd(const Napi::Value& v, const char* what) { return static_cast<int>(std::max<int64_t>(ToOffset(v, what), -1)); }
 
+// A promise that waits for spans. It does not keep the process alive.
+class WaitingPromise : public layer::Waiter {
+ public:
+  explicit WaitingPromise(Napi::Env env)
+      : deferred_(Napi::Promise::Deferred::New(env)),
+        settle_(Napi::ThreadSafeFunction::New(env, Napi::Function::New(env, [](const Napi::CallbackInfo&) {}), "ocifs-wait", 0, 1)) {
+    settle_.Unref(env);
+  }
+  Napi::Promise promise() const { return deferred_.Promise(); }
+  void OnReady() override { Settle(0); }
+  void OnError(int err) override { Settle(err); }
+
+ private:
+  // Once: who waits is called once.
+  void Settle(int err) {
+    settle_.BlockingCall([deferred = deferred_, err](Napi::Env env, Napi::Function) { deferred.Resolve(Napi::Number::New(env, err)); });
+    settle_.Release();
+  }
+  Napi::Promise::Deferred deferred_;
+  Napi::ThreadSafeFunction settle_;
+};
+
 class SpanStoreObject : public Napi::ObjectWrap<SpanStoreObject> {
  public:
   static Napi::Function Define(Napi::Env env) {
@@ -46,6 +68,7 @@ class SpanStoreObject : public Napi::ObjectWrap<SpanStoreObject> {
                         InstanceMethod<&SpanStoreObject::TryEvict>("tryEvict"),
                         InstanceMethod<&SpanStoreObject::LeastRecent>("leastRecent"), InstanceMethod<&SpanStoreObject::Adopt>("adopt"),
                         InstanceMethod<&SpanStoreObject::Wake>("wake"), InstanceMethod<&SpanStoreObject::Lend>("lend"),
+                        InstanceMethod<&SpanStoreObject::Park>("park"),
                         InstanceMethod<&SpanStoreObject::TrustSuspect>("trustSuspect"),
                         InstanceMethod<&SpanStoreObject::ForgetMemory>("forgetMemory"),
                         InstanceMethod<&SpanStoreObject::Close>("close")});
@@ -86,6 +109,14 @@ class SpanStoreObject : public Napi::ObjectWrap<SpanStoreObject> {
     return span;
   }
 
+  // park(first, last) → Promise of 0, or of the errno with which somebody fails one of these spans.
+  Napi::Value Park(const Napi::CallbackInfo& info) {
+    const layer::SpanRange range{Span(info, 0), Span(info, 1)};
+    auto waiter = std::make_shared<WaitingPromise>(info.Env());
+    Napi::Promise promise = waiter->promise();
+    if (!store_->Park(range, waiter)) waiter->OnReady();
+    return promise;
+  }
   // lend() → fd or -1
   Napi::Value Lend(const Napi::CallbackInfo& info) {
     int fd = -1;

@@ -82,9 +82,12 @@ Status SetFlag(int fs, const std::string& key) {
   return Status::Ok();
 }
 
+// fsconfig(2) takes strings of 255 bytes at most, and gives no other way to name a source.
+constexpr size_t kMaxOptionBytes = 255;
+
 // Makes the relative path `source` a link to `link` below `root`. False when it cannot be one.
 bool PlaceLink(int root, const std::string& source, const std::string& link) {
-  if (source.empty() || source.front() == '/' || source.back() == '/' || source.size() >= 4096) return false;
+  if (source.empty() || source.front() == '/' || source.back() == '/' || source.size() > kMaxOptionBytes) return false;
   int at = root;
   Fd held;
   for (size_t begin = 0;;) {
@@ -113,7 +116,7 @@ int ScratchDirectory() {
 Status Configure(int fs, const ErofsMount& m, const std::string& source) {
   if (Status s = SetFlag(fs, "ro"); !s.ok()) return s;
   if (Status s = Set(fs, "source", source); !s.ok()) return s;
-  // Each option is a call of its own, so no page limits how many there are, and a path may hold commas.
+  // Each option is a call of its own, so no page limits how many there are, and a path through a descriptor is short whatever the file is called.
   for (const int fd : m.device_fds)
     if (Status s = Set(fs, "device", ProcPath(fd)); !s.ok()) return s;
   for (const auto& [key, value] : m.options)

@@ -23,7 +23,7 @@ struct ErofsMount {
   uint32_t attributes = 0;
 };
 
-// The kernel's EROFS on files, at no path yet. It opens them again and holds them until the last reference to the mount has gone. /proc/mounts shows `source` when that can stand for a relative path ("host/name:tag"), "/proc/self/fd/N" otherwise: the kernel
+// The kernel's EROFS on files, at no path yet. It opens them again and holds them until the last reference to the mount has gone. /proc/mounts shows `source` when that can stand for a relative path ("host/name:tag") of up to 255 bytes, "/proc/self/fd/N" otherwise: the kernel
 // shows the very name by which it has opened the image. "corrupt" when EROFS finds the image to be so, "unsupported" for what the
 // system does not offer.
 Status MountErofs(const ErofsMount& what, int* mount_fd);

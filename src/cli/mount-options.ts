@@ -212,7 +212,7 @@ export const optionTable: readonly OptionRow[] = [
   row("driver", "driver", oneOf(drivers), {
     placeholder: drivers.join("|"),
     defaultText: defaultMountOptions.driver,
-    help: "how the tree is given to the kernel: fuse, or the kernel's EROFS (root); this version refuses the others",
+    help: "how the tree is given to the kernel: fuse, the kernel's EROFS (root), or the package fuse-native (libfuse 2); this version refuses fanotify",
   }),
   row("cachedir", "cacheDir", wanted, {
     placeholder: "DIR",

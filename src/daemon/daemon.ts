@@ -89,7 +89,7 @@ async function runDaemon(logging: MountConfig["log"], foreground: boolean, start
   const log = openDaemonLog(logging, runtime, foreground, cleanup);
   const { signal } = stopping;
   const table = cleanup.add(new MountTable(log, signal));
-  const upgrade = new Upgrade();
+  const upgrade = new Upgrade(() => table.checkKept());
   const methods: Record<string, Method> = {
     status: (): DaemonStatus => ({
       pid: process.pid,

@@ -76,6 +76,17 @@ export class MountTable implements AsyncDisposable {
     if (this.#failure !== undefined) throw this.#failure;
   }
 
+  /** Throws `unsupported` when some mount would not outlive this daemon. */
+  checkKept(): void {
+    const lost = [...this.#rows].find(({ keeping }) => keeping === undefined)?.mount;
+    if (lost === undefined) return;
+    const { driver, config } = lost;
+    throw new OcifsError(
+      "unsupported",
+      `${config.mountpoint}: this mount (driver ${driver}) ends with its daemon; unmount it`,
+    );
+  }
+
   /** Stops serving and leaves all mounts to the next daemon. */
   async leave(): Promise<void> {
     this.#leaving = true;

@@ -11,8 +11,11 @@ export class Upgrade {
   readonly wanted: Promise<void>;
   #isWanted = false;
   #want: () => void = () => undefined;
+  readonly #checkKept: () => void;
 
-  constructor() {
+  /** `checkKept` throws when a mount would be lost by it. */
+  constructor(checkKept: () => void) {
+    this.#checkKept = checkKept;
     this.wanted = new Promise((resolve) => {
       this.#want = resolve;
     });
@@ -28,6 +31,7 @@ export class Upgrade {
     if (keeperPid() === undefined) {
       throw new OcifsError("unsupported", "upgrade: this daemon has no keeper; restart its service instead");
     }
+    this.#checkKept();
     await notify(`X_OCIFS_PROGRAM=${program.join("\0")}`);
     // The answer goes out before this daemon does.
     setImmediate(() => {

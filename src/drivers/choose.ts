@@ -2,6 +2,7 @@ import { isOcifsError, messageOf, OcifsError } from "../base/errors.js";
 import type { Driver, DriverName, Mounted, MountRequest } from "./driver.js";
 import { erofsDriver } from "./erofs.js";
 import { fuseDriver } from "./fuse.js";
+import { fuseNativeDriver } from "./fuse-native.js";
 
 export interface ChosenMount {
   readonly mounted: Mounted;
@@ -10,10 +11,13 @@ export interface ChosenMount {
 }
 
 /**
- * All there are, the one that `auto` likes best first. EROFS costs less for each read, but a read that fails is the kernel's to report, and
+ * Those that `auto` takes, the one that it likes best first. EROFS costs less for each read, but a read that fails is the kernel's to report, and
  * kernels differ in that (erofs-probe.ts): it has to be asked for.
  */
 const drivers: readonly Driver[] = [fuseDriver, erofsDriver];
+
+/** Those that `auto` never takes. */
+const driversOnRequest: readonly Driver[] = [fuseNativeDriver];
 
 /**
  * Mounts with the driver that `driver=` asks for, or with the best that works here. Throws `unsupported` with the reason when it cannot be
@@ -52,8 +56,9 @@ export async function mountWithBest(candidates: readonly Driver[], request: Moun
 
 /** By its name; `unsupported` when this version does not have it. */
 export function driverOf(name: DriverName): Driver {
-  const driver = drivers.find((each) => each.name === name);
+  const all = [...drivers, ...driversOnRequest];
+  const driver = all.find((each) => each.name === name);
   if (driver) return driver;
-  const names = drivers.map((each) => each.name).join(", ");
+  const names = all.map((each) => each.name).join(", ");
   throw new OcifsError("unsupported", `driver=${name}: this version of ocifs has ${names}; leave driver= out`);
 }

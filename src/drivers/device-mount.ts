@@ -1,6 +1,7 @@
 import { close, fstat, open } from "node:fs";
 import { promisify } from "node:util";
 import { Cleanup } from "../base/cleanup.js";
+import { isOcifsError } from "../base/errors.js";
 import { mountErofs, mountFuseDetached } from "../native/mount.js";
 import { deviceName } from "./mountpoint.js";
 import { raiseReadahead, Serving, type ServingRequest } from "./serving.js";
@@ -20,6 +21,8 @@ export interface DeviceMount {
   /** "major:minor" of the EROFS mount. */
   readonly device: string;
 }
+
+const DIRECT_IO = ["directio", ""] as const;
 
 export const closeFd = promisify(close);
 
@@ -54,12 +57,24 @@ async function mountOnFiles(
   };
   const imageFd = await openFile("index");
   const deviceFds: number[] = [];
+  let allServed = true;
   for (const slot of tree.devices.keys()) {
     const lent = await tree.lend?.(slot);
-    if (lent !== undefined) cleanup.defer(() => closeFd(lent));
+    if (lent !== undefined) {
+      allServed = false;
+      cleanup.defer(() => closeFd(lent));
+    }
     deviceFds.push(lent ?? (await openFile(String(slot + 1))));
   }
-  const mountFd = await mountErofs({ source, imageFd, deviceFds, options, attributes });
+  const mount = { source, imageFd, deviceFds, attributes };
+  // Past the page cache of the files below: nothing is cached twice, and what they are asked for is what EROFS wants of a file, where their
+  // own readahead would go on beyond its end. A disk's blocks may be larger than EROFS', so not where a file of the cache is among them.
+  const direct = allServed ? [DIRECT_IO, ...options] : options;
+  const mountFd = await mountErofs({ ...mount, options: direct }).catch((error: unknown) => {
+    if (!allServed || !isOcifsError(error, "unsupported")) throw error;
+    // Not every kernel that mounts files knows the option.
+    return mountErofs({ ...mount, options });
+  });
   try {
     const device = await deviceOf(mountFd);
     await raiseReadahead(device);

@@ -71,13 +71,16 @@ export interface Mounted extends AsyncDisposable {
   /** Resolves when the mount is gone, whoever unmounted it; rejects when the session broke. */
   readonly ended: Promise<void>;
   stats(): DriverStats;
-  /** For `adopt`. The descriptors stay this mount's own: who keeps them duplicates them. */
+  /**
+   * For `adopt`. The descriptors stay this mount's own: who keeps them duplicates them. Throws `unsupported` when the mount cannot outlive
+   * this process.
+   */
   keep(): KeptMount;
   /**
    * Unmounts: busy mounts are detached, so that the path is free and open files go on until they are closed or this
    * process ends. Idempotent.
    */
   unmount(): Promise<void>;
-  /** Stops serving and leaves the mount as it is, for the process that adopts it. Idempotent. */
+  /** Stops serving and leaves the mount as it is, for the process that adopts it; unmounts what cannot be kept. Idempotent. */
   leave(): Promise<void>;
 }

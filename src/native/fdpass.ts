@@ -16,8 +16,11 @@ export interface ReceivedMessage {
   readonly fds: readonly number[];
 }
 
+/** What to wait for: that it can be read, or written, or (also with these two) that it has an error or its end to tell. */
+export type PolledEvent = "read" | "write" | "broken";
+
 interface NativePoller {
-  arm(fd: number, writing: boolean): void;
+  arm(fd: number, what: PolledEvent): void;
   forget(fd: number): void;
   close(): void;
 }
@@ -91,11 +94,11 @@ export class SocketPoller implements Disposable {
   }
 
   /** Resolves to true when `fd` is ready (or broken), to false when it was given up with `forget`. One wait for each descriptor. */
-  ready(fd: number, what: "read" | "write"): Promise<boolean> {
+  ready(fd: number, what: PolledEvent): Promise<boolean> {
     return new Promise((resolve, reject) => {
       this.#waiting.set(fd, resolve);
       try {
-        callNative(() => this.#native.arm(fd, what === "write"));
+        callNative(() => this.#native.arm(fd, what));
       } catch (error) {
         this.#waiting.delete(fd);
         reject(error);

@@ -66,6 +66,7 @@ export interface NativeSpanStore {
   leastRecent(count: number): number[];
   adopt(first: number, last: number): Promise<number>;
   wake(first: number, last: number): boolean;
+  park(first: number, last: number): Promise<number>;
   lend(): number;
   trustSuspect(): void;
   forgetMemory(): void;
@@ -178,6 +179,13 @@ export class SpanStore {
    */
   wake(first: number, last: number): boolean {
     return callNative(() => this.handle.wake(first, last));
+  }
+  /**
+   * Resolves to 0 when all of [first, last] is present, or to the errno with which somebody fails one of these spans, as a waiting read
+   * of a session is told. By then they may have been evicted again. Keeps no process alive.
+   */
+  park(first: number, last: number): Promise<number> {
+    return awaitNative(() => this.handle.park(first, last));
   }
   /**
    * A descriptor of `data`, the caller's, for a file system of the kernel's own; undefined when not all of it is there, or it

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { close, openSync } from "node:fs";
-import { chmod, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { constants, tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
@@ -21,6 +21,22 @@ export interface Miss {
 
 /** What happens to a read whose spans are missing: they come, it waits, or it fails with EIO, as the daemon does it. */
 export type MissPolicy = "fill" | "hold" | "EIO";
+
+export interface MountTreeOptions {
+  readonly spanBytes?: number;
+  readonly flags?: Partial<MountFlags>;
+  /** Default: `fuse`. */
+  readonly driver?: Driver;
+  /** Changes the tarindex before it is mounted. */
+  readonly patchIndex?: (path: string) => Promise<void>;
+  /** Takes this index instead of one made here. */
+  readonly index?: Uint8Array;
+  /** Mounts there instead of on a directory of its own. */
+  readonly at?: string;
+}
+
+/** Indexes of tars that were mounted before: a tar is mounted often, and always the same object. */
+const indexes = new WeakMap<Uint8Array, Uint8Array>();
 
 /**
  * A tar mounted by this very process, without registry, network or cache: the test decides when
@@ -43,21 +59,7 @@ export class MountedTree implements AsyncDisposable {
     readonly tarFd: number,
   ) {}
 
-  static async mount(
-    tar: Uint8Array,
-    options: {
-      readonly spanBytes?: number;
-      readonly flags?: Partial<MountFlags>;
-      /** Default: `fuse`. */
-      readonly driver?: Driver;
-      /** Changes the tarindex before it is mounted. */
-      readonly patchIndex?: (path: string) => Promise<void>;
-      /** Takes this index instead of one made here. */
-      readonly index?: Uint8Array;
-      /** Mounts there instead of on a directory of its own. */
-      readonly at?: string;
-    } = {},
-  ): Promise<MountedTree> {
+  static async mount(tar: Uint8Array, options: MountTreeOptions = {}): Promise<MountedTree> {
     const cleanup = new Cleanup();
     try {
       const directory = await mkdtemp(join(tmpdir(), "ocifs-tree-"));
@@ -65,7 +67,8 @@ export class MountedTree implements AsyncDisposable {
       await chmod(directory, 0o755); // for tests as another user
       const tarPath = join(directory, "tar");
       await writeFile(tarPath, tar);
-      const tarindexPath = await placeIndex(directory, tar, options.index);
+      const tarindexPath = join(directory, "tarindex");
+      await writeFile(tarindexPath, options.index ?? (await indexOf(directory, tar)));
       await options.patchIndex?.(tarindexPath);
       const indexFd = openSync(tarindexPath, "r");
       const image = new ErofsImage(indexFd);
@@ -163,15 +166,11 @@ export class MountedTree implements AsyncDisposable {
   }
 }
 
-async function placeIndex(directory: string, tar: Uint8Array, index: Uint8Array | undefined): Promise<string> {
-  if (index !== undefined) {
-    const path = join(directory, "given.tarindex");
-    await writeFile(path, index);
-    return path;
-  }
-  const created = await createLayerIndex({
-    source: memoryBlob(tar),
-    output: { directory },
-  });
-  return created.tarindexPath;
+async function indexOf(directory: string, tar: Uint8Array): Promise<Uint8Array> {
+  const known = indexes.get(tar);
+  if (known !== undefined) return known;
+  const created = await createLayerIndex({ source: memoryBlob(tar), output: { directory } });
+  const index = await readFile(created.tarindexPath);
+  indexes.set(tar, index);
+  return index;
 }
