@@ -49,7 +49,7 @@ class EventWatcherObject : public Napi::ObjectWrap<EventWatcherObject> {
                         InstanceMethod<&EventWatcherObject::Refuse>("refuse"), InstanceMethod<&EventWatcherObject::Stop>("stop")});
   }
 
-  // new EventWatcher({groupFd, tableFd, indexFd, guardPid, devices, onMiss(device, first, last), onReleased(), onGuardGone()})
+  // new EventWatcher({groupFd, tableFd, indexFd, guardPid, adopted, devices, onMiss(device, first, last), onReleased(), onGuardGone()})
   explicit EventWatcherObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<EventWatcherObject>(info) {
     Napi::Env env = info.Env();
     Napi::Object o = info[0].As<Napi::Object>();
@@ -65,6 +65,7 @@ class EventWatcherObject : public Napi::ObjectWrap<EventWatcherObject> {
     opt.group_fd = group;
     opt.table_fd = table;
     opt.index_fd = index;
+    opt.adopted = o.Get("adopted").ToBoolean();
     // Unbounded queue, but each entry is one event of the table, which is bounded.
     miss_ = Napi::ThreadSafeFunction::New(env, o.Get("onMiss").As<Napi::Function>(), "ocifs-event-miss", 0, 1);
     released_ = Napi::ThreadSafeFunction::New(env, o.Get("onReleased").As<Napi::Function>(), "ocifs-released", 0, 1);

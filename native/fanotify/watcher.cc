@@ -8,9 +8,11 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdio>
 
 #include "group.h"
 
@@ -59,7 +61,8 @@ Status Watcher::Start(Options options, std::shared_ptr<Watcher>* out) {
   w->wake_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (w->wake_ < 0) return Status::Errno(errno, "eventfd");
   w->recovered_ = w->table_->Recover();
-  w->inbox_->check_release = true;  // it may have happened while nobody looked
+  w->all_ours_ = w->AllMarksAreOurs();
+  w->inbox_->check_release = w->options_.adopted;
   Watcher* self = w.get();
   w->reader_ = std::thread([self] { self->ReadEvents(); });
   w->worker_ = std::thread([self] { self->Work(); });
@@ -115,6 +118,23 @@ void Watcher::Stop(Waiting waiting) {
   }
   Wake();
   reader_.join();
+}
+
+// True when each file whose reads raise events is one of the devices: not when a layer's file was replaced while no process used it.
+bool Watcher::AllMarksAreOurs() const {
+  std::unique_ptr<FILE, int (*)(FILE*)> info(fopen(("/proc/self/fdinfo/" + std::to_string(group_)).c_str(), "re"), fclose);
+  if (!info) return false;
+  char line[512];
+  while (fgets(line, sizeof line, info.get())) {
+    unsigned long inode;
+    unsigned device, flags, mask;
+    if (sscanf(line, "fanotify ino:%lx sdev:%x mflags:%x mask:%x", &inode, &device, &flags, &mask) != 4 || !(mask & FAN_PRE_ACCESS))
+      continue;
+    // As the kernel has device numbers within.
+    const auto same = [&](const Device& d) { return d.inode == inode && (major(d.file_system) << 20 | minor(d.file_system)) == device; };
+    if (std::none_of(devices_.begin(), devices_.end(), same)) return false;
+  }
+  return true;
 }
 
 // ---- reader
@@ -317,8 +337,12 @@ void Watcher::Serve(const Task& task) {
   const Event event = table_->at(task.entry);
   if (event.fd < 0) return;
   bool allow = true;
-  if (event.device != 0) {
+  if (event.device > devices_.size()) {
+    allow = false;
+  } else if (event.device != 0) {
     if (!ServeDevice(task, event.device, event, &allow)) return;
+  } else if (!all_ours_) {
+    allow = false;
   } else {
     // It is about one of them.
     for (uint32_t device = 1; device <= devices_.size() && allow; device++)
@@ -377,7 +401,7 @@ bool Watcher::SpansOf(uint32_t device, const Event& event, layer::SpanRange* spa
 }
 
 bool Watcher::AllInData(const Event& event) const {
-  if (event.device == 0) return false;
+  if (event.device == 0 || event.device > devices_.size()) return false;
   layer::SpanRange spans;
   return !SpansOf(event.device, event, &spans) || devices_[event.device - 1].store->InData(spans);
 }

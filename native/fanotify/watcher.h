@@ -38,6 +38,7 @@ class Watcher {
     int table_fd = -1;
     int index_fd = -1;  // the file that EROFS has its metadata in, open for writing; nobody else has it open
     int guard_fd = -1;  // pidfd of the process that also keeps the group; -1 when the kernel of services (PID 1) does
+    bool adopted = false;  // a process before this one had the mount, which may have ended since
     std::vector<std::shared_ptr<layer::SpanStore>> devices;  // in slot order
     std::function<void(const Miss&)> on_miss;                // from any thread; without blocking
     std::function<void()> on_released;                       // EROFS has let go of its files: nothing reads them any more
@@ -86,6 +87,7 @@ class Watcher {
   };
 
   explicit Watcher(Options options);
+  bool AllMarksAreOurs() const;
   // Reader.
   void ReadEvents();
   void KeepOnly(int* group, int* wake, int* guard);
@@ -111,6 +113,7 @@ class Watcher {
   std::unique_ptr<EventTable> table_;
   std::vector<Device> devices_;
   std::vector<uint32_t> recovered_;
+  bool all_ours_ = false;
   std::vector<bool> closes_;  // of the reader thread: the entry's number is a descriptor of its own
   std::shared_ptr<Inbox> inbox_ = std::make_shared<Inbox>();
   std::mutex mutex_;

@@ -1,6 +1,7 @@
 import { isOcifsError, messageOf, OcifsError } from "../base/errors.js";
 import type { Driver, DriverName, Mounted, MountRequest } from "./driver.js";
 import { erofsDriver } from "./erofs.js";
+import { fanotifyDriver } from "./fanotify.js";
 import { fuseDriver } from "./fuse.js";
 
 export interface ChosenMount {
@@ -10,10 +11,13 @@ export interface ChosenMount {
 }
 
 /**
- * All there are, the one that `auto` likes best first. EROFS costs less for each read, but a read that fails is the kernel's to report, and
+ * What `auto` takes, the one that it likes best first. EROFS costs less for each read, but a read that fails is the kernel's to report, and
  * kernels differ in that (erofs-probe.ts): it has to be asked for.
  */
-const drivers: readonly Driver[] = [fuseDriver, erofsDriver];
+const automatic: readonly Driver[] = [fuseDriver, erofsDriver];
+
+/** All there are. `fanotify` fails open: whoever wants it has to say so. */
+const drivers: readonly Driver[] = [...automatic, fanotifyDriver];
 
 /**
  * Mounts with the driver that `driver=` asks for, or with the best that works here. Throws `unsupported` with the reason when it cannot be
@@ -27,7 +31,7 @@ export async function mountWithDriver(wanted: DriverName | "auto", request: Moun
     if (why !== undefined) throw new OcifsError("unsupported", `driver=${wanted} does not work here: ${why}`);
     return { mounted: await driver.mount(request), reason: "asked for" };
   }
-  return await mountWithBest(drivers, request);
+  return await mountWithBest(automatic, request);
 }
 
 /** As `auto` does, of these, the best first. */

@@ -32,6 +32,7 @@ const native = addon as unknown as {
   EventWatcher: new (
     options: EventFds & {
       guardPid: number | undefined;
+      adopted: boolean;
       devices: unknown[];
       onMiss: (device: number, first: number, last: number) => void;
       onReleased: () => void;
@@ -68,6 +69,8 @@ export class EventWatcher {
     options: {
       /** The process that keeps the same descriptors; undefined when it is one that does not end. */
       readonly guardPid: number | undefined;
+      /** A process before this one had the mount: what it left comes first, and the kernel may have let go meanwhile. */
+      readonly adopted: boolean;
       /** In the order of the tarindex' device slots. */
       readonly devices: readonly SpanStore[];
       /** A read waits for spans [first, last] of `device` (1-based). */
