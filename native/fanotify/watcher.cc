@@ -154,8 +154,10 @@ void Watcher::ReadEvents() {
     }
     if (wait[2].revents & POLLIN) {
       guard = -1;
-      Refuse();
-      options_.on_guard_gone();
+      refusing_ = true;
+      std::lock_guard<std::mutex> g(inbox_->mutex);
+      inbox_->guard_gone = true;
+      inbox_->wake.notify_one();
     }
     if (wait[0].revents & POLLIN)
       for (int n = 0; n < 64 && !stopping_ && ReadOne(group); n++) continue;
@@ -167,7 +169,8 @@ void Watcher::ReadEvents() {
 }
 
 // Numbers of event descriptors name the events, also those that a process before this one read. So this thread has a descriptor
-// table of its own, where nothing but events gets a number.
+// table of its own, where nothing but events gets a number. What else wants a descriptor (an eventfd of JavaScript's loop, a layer's file) is
+// the worker's to do.
 void Watcher::KeepOnly(int* group, int* wake, int* guard) {
   int keep[3] = {*group, *wake, *guard};
   std::sort(keep, keep + 3);
@@ -291,9 +294,10 @@ void Watcher::Work() {
   unsigned release_tries = 0;
   for (;;) {
     std::deque<Task> tasks;
+    bool guard_gone;
     {
       std::unique_lock<std::mutex> g(inbox_->mutex);
-      const auto due = [&] { return inbox_->stop || inbox_->check_release || !inbox_->tasks.empty(); };
+      const auto due = [&] { return inbox_->stop || inbox_->check_release || inbox_->guard_gone || !inbox_->tasks.empty(); };
       if (release_tries > 0)
         inbox_->wake.wait_for(g, kReleasePause, due);
       else if (!later_.empty())
@@ -303,7 +307,12 @@ void Watcher::Work() {
       if (inbox_->stop) return;
       if (inbox_->check_release) release_tries = kReleaseTries;
       inbox_->check_release = false;
+      guard_gone = std::exchange(inbox_->guard_gone, false);
       tasks.swap(inbox_->tasks);
+    }
+    if (guard_gone) {
+      Refuse();
+      options_.on_guard_gone();
     }
     for (const Task& task : tasks) Serve(task);
     while (!later_.empty() && later_.front().first <= Clock::now()) {

@@ -40,7 +40,8 @@ class Watcher {
     int guard_fd = -1;  // pidfd of the process that also keeps the group; -1 when the kernel of services (PID 1) does
     bool adopted = false;  // a process before this one had the mount, which may have ended since
     std::vector<std::shared_ptr<layer::SpanStore>> devices;  // in slot order
-    std::function<void(const Miss&)> on_miss;                // from any thread; without blocking
+    // From the worker, without blocking.
+    std::function<void(const Miss&)> on_miss;
     std::function<void()> on_released;                       // EROFS has let go of its files: nothing reads them any more
     std::function<void()> on_guard_gone;                     // from now on everything is refused that is not there
   };
@@ -83,7 +84,7 @@ class Watcher {
     std::mutex mutex;
     std::condition_variable wake;
     std::deque<Task> tasks;
-    bool check_release = false, stop = false;
+    bool check_release = false, guard_gone = false, stop = false;
   };
 
   explicit Watcher(Options options);

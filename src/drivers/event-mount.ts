@@ -33,11 +33,7 @@ export class Events {
   readonly watcher: EventWatcher;
 
   /** Takes the descriptors over, also when it throws. */
-  constructor(
-    { tree, onMiss, guardPid }: AnsweringRequest,
-    fds: EventFds,
-    how: { readonly adopted?: boolean } = {},
-  ) {
+  constructor({ tree, onMiss, guardPid }: AnsweringRequest, fds: EventFds, how: { readonly adopted?: boolean } = {}) {
     let onReleased = () => {};
     let onGuardGone = () => {};
     this.released = new Promise((resolve) => {
@@ -64,7 +60,8 @@ export class Events {
  */
 export async function makeEventMount(request: EventRequest, erofs: ErofsOptions): Promise<EventMount> {
   const { tree } = request;
-  if (tree.directory === undefined) throw new OcifsError("unsupported", "there is no disk cache for the kernel to read");
+  if (tree.directory === undefined)
+    throw new OcifsError("unsupported", "there is no disk cache for the kernel to read");
   const { groupFd, tableFd } = createEventGroup();
   const indexFd = await openIndex(tree.directory, tree.image, [groupFd, tableFd]);
   const events = new Events(request, { groupFd, tableFd, indexFd });

@@ -6,7 +6,14 @@ import { messageOf } from "../base/errors.js";
 import { openUnnamed, writeFully } from "../cache/raw-file.js";
 import { SpanStore } from "../native/layer.js";
 import { closeFd } from "./device-mount.js";
-import { PROBE_DEVICE_BYTES, PROBE_FILE, PROBE_FILE_BYTES, probeImage, probeOptions, probeTable } from "./erofs-probe.js";
+import {
+  PROBE_DEVICE_BYTES,
+  PROBE_FILE,
+  PROBE_FILE_BYTES,
+  probeImage,
+  probeOptions,
+  probeTable,
+} from "./erofs-probe.js";
 import { type Events, makeEventMount } from "./event-mount.js";
 
 /** The kernel lets go of a mount's files at once. */
@@ -39,7 +46,9 @@ export async function whyEventsFail(directory: string, bootId: Uint8Array): Prom
   const onMiss = (_device: number, first: number, last: number) => {
     asked++;
     if (refuse) store.fail(first, last, constants.errno.EIO);
-    else for (let span = first; span <= last; span++) void fill(span).catch(() => store.fail(span, span, constants.errno.EIO));
+    else
+      for (let span = first; span <= last; span++)
+        void fill(span).catch(() => store.fail(span, span, constants.errno.EIO));
   };
   const tree = { image, devices: [store], directory, watch: () => store.watch() };
   const { events, mountFd } = await makeEventMount({ tree, onMiss, guardPid: undefined }, probeOptions);

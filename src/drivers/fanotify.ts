@@ -136,8 +136,8 @@ class EventsMount implements Mounted {
 
   async #unmount(): Promise<void> {
     this.#lastStats = this.stats();
-    await this.#detach();
     this.#events.watcher.refuse();
+    await this.#detach();
     await this.#events.released;
     await this.#events.watcher.stop();
   }
@@ -149,7 +149,9 @@ class EventsMount implements Mounted {
 
   async #unguarded(warn: (message: string) => void): Promise<void> {
     if (this.#ending) return;
-    warn(`${this.mountpoint}: its keeper has ended, and after this process its files would read as zeros; it is unmounted`);
+    warn(
+      `${this.mountpoint}: its keeper has ended, and after this process its files would read as zeros; it is unmounted`,
+    );
     await this.#detach().catch((error: unknown) => warn(`${this.mountpoint}: ${messageOf(error)}`));
   }
 

@@ -205,7 +205,10 @@ export class OpenLayer implements AsyncDisposable {
   async watch(): Promise<number> {
     if (!this.#disk) throw new OcifsError("unsupported", this.#diskProblem?.sentence ?? "there is no disk cache");
     if (!this.#o.cache.limited) return await this.store.watch();
-    throw new OcifsError("unsupported", "with cachesize= a part of a layer may be given up, which the kernel would not notice");
+    throw new OcifsError(
+      "unsupported",
+      "with cachesize= a part of a layer may be given up, which the kernel would not notice",
+    );
   }
 
   stats(): LayerStats {

@@ -82,8 +82,7 @@ export class EventWatcher {
     },
   ) {
     this.#watcher = callNative(
-      () =>
-        new native.EventWatcher({ ...fds, ...options, devices: options.devices.map((store) => store.handle) }),
+      () => new native.EventWatcher({ ...fds, ...options, devices: options.devices.map((store) => store.handle) }),
     );
   }
 

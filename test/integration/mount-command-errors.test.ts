@@ -136,10 +136,8 @@ test("indexes that do not fit: exit code 32 before it returns", async (t) => {
 test("what this version does not have is refused by name", async (t) => {
   if (!requireRootAndFuse(t)) return;
   const { layer, file, mountpoint, fails } = await setStage(t);
-  for (const driver of ["fanotify", "fuse-native"]) {
-    const message = new RegExp(`driver=${driver}: this version of ocifs has fuse, erofs; leave driver= out`);
-    await fails([file, mountpoint, ...layer.words, "-o", `driver=${driver}`], 32, message);
-  }
+  const message = /driver=fuse-native: this version of ocifs has fuse, erofs, fanotify; leave driver= out/;
+  await fails([file, mountpoint, ...layer.words, "-o", "driver=fuse-native"], 32, message);
   await fails([file, mountpoint, ...layer.words, "-o", "remount"], 1, /remount .*: no mount of ocifs is there/);
   await fails(
     [file, mountpoint, ...layer.words, "-N", "/proc/1/ns/mnt"],
