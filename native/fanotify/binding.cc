@@ -49,13 +49,15 @@ class EventWatcherObject : public Napi::ObjectWrap<EventWatcherObject> {
                         InstanceMethod<&EventWatcherObject::Refuse>("refuse"), InstanceMethod<&EventWatcherObject::Stop>("stop")});
   }
 
-  // new EventWatcher({groupFd, tableFd, indexFd, guardPid, adopted, devices, onMiss(device, first, last), onReleased(), onGuardGone()})
+  // new EventWatcher({groupFd, tableFd, indexFd, guardPid, adopted, devices, checked, onMiss(device, first, last), onReleased(), onGuardGone()})
   explicit EventWatcherObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<EventWatcherObject>(info) {
     Napi::Env env = info.Env();
     Napi::Object o = info[0].As<Napi::Object>();
     fanotify::Watcher::Options opt;
     Napi::Array devices = o.Get("devices").As<Napi::Array>();
     for (uint32_t i = 0; i < devices.Length(); i++) opt.devices.push_back(UnwrapSpanStore(devices.Get(i)));
+    Napi::Array checked = o.Get("checked").As<Napi::Array>();
+    for (uint32_t i = 0; i < checked.Length(); i++) opt.checked.push_back(checked.Get(i).ToBoolean());
     const int group = ToInt(o.Get("groupFd"), "groupFd"), table = ToInt(o.Get("tableFd"), "tableFd"),
               index = ToInt(o.Get("indexFd"), "indexFd");
     if (Status s = OpenGuard(o.Get("guardPid"), &opt.guard_fd); !s.ok()) {

@@ -46,10 +46,11 @@ class Watcher::Parked : public layer::Waiter {
 
 Watcher::Watcher(Options options)
     : options_(std::move(options)), group_(options_.group_fd), index_(options_.index_fd), closes_(kEventsMax, false) {
-  for (auto& store : options_.devices) {
+  for (size_t i = 0; i < options_.devices.size(); i++) {
     Device d;
-    d.store = store;
-    store->DataIdentity(&d.file_system, &d.inode);
+    d.store = options_.devices[i];
+    d.stays_marked = d.store->span_count() == 0 || i >= options_.checked.size() || !options_.checked[i];
+    d.store->DataIdentity(&d.file_system, &d.inode);
     devices_.push_back(std::move(d));
   }
 }
@@ -276,15 +277,16 @@ void Watcher::Respond(int group, uint32_t entry, bool allow) {
 // A layer that is there to its last byte needs no events. None of its spans is given up any more, see SpanStore::Watch.
 void Watcher::UnmarkIfWhole(int group, const Event& event) {
   Device& d = devices_[event.device - 1];
+  if (d.stays_marked) return;
   const uint64_t count = d.store->span_count();
   while (d.first_missing < count && d.store->InData({d.first_missing, d.first_missing})) d.first_missing++;
-  if (d.unmarked || d.first_missing < count || !d.store->InData({0, count - 1})) return;
+  if (d.first_missing < count || !d.store->InData({0, count - 1})) return;
   struct stat st {};
   // Its descriptor may stand for one of the process before.
   if (fstat(event.fd, &st) < 0 || st.st_ino != d.inode || st.st_dev != d.file_system) return;
   // What the states say, and what the file itself says.
   if (lseek(event.fd, 0, SEEK_HOLE) < static_cast<off_t>(d.store->size_bytes())) return;
-  d.unmarked = UnmarkData(group, event.fd).ok();
+  d.stays_marked = UnmarkData(group, event.fd).ok();
 }
 
 // ---- worker

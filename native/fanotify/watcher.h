@@ -40,6 +40,8 @@ class Watcher {
     int guard_fd = -1;  // pidfd of the process that also keeps the group; -1 when the kernel of services (PID 1) does
     bool adopted = false;  // a process before this one had the mount, which may have ended since
     std::vector<std::shared_ptr<layer::SpanStore>> devices;  // in slot order
+    // Of each device: its spans are known to be right one by one. Of others all may turn out to be wrong when the last one is there.
+    std::vector<bool> checked;
     // From the worker, without blocking.
     std::function<void(const Miss&)> on_miss;
     std::function<void()> on_released;                       // EROFS has let go of its files: nothing reads them any more
@@ -68,7 +70,7 @@ class Watcher {
     std::shared_ptr<layer::SpanStore> store;
     uint64_t file_system = 0, inode = 0;  // 0, 0: no file, no events
     uint64_t first_missing = 0;           // GUARDED_BY the reader thread; spans before it were in `data` once
-    bool unmarked = false;
+    bool stays_marked = false;            // GUARDED_BY the reader thread; or is unmarked already
   };
   struct Task {
     uint32_t entry;

@@ -101,6 +101,7 @@ export class ServedMount implements AsyncDisposable {
           devices: image.layers.map((layer) => layer.store),
           lend: async (slot) => image.layers[slot]?.lend(),
           watch: (slot) => watchLayer(image, slot),
+          checked: (slot) => image.layers[slot]?.table.digest(0) !== undefined && config.verify !== "none",
           directory: directoryOfLayers(image),
         },
         keeper: keeperOf(o, (driver, mount) => describeKept({ config, driver, mount, image, mountedAt })),

@@ -19,6 +19,8 @@ export interface MountableTree {
    * the reason when there is no such file.
    */
   readonly watch?: (slot: number) => Promise<number>;
+  /** Spans of the device in `slot` are known to be right one by one: nothing that is there will have to be refused later. */
+  readonly checked?: (slot: number) => boolean;
   /** A directory of the file system that these files are on; undefined when they are on none. */
   readonly directory?: string | undefined;
 }

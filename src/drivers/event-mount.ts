@@ -17,7 +17,8 @@ interface Guarded {
 }
 
 /** Who answers, and of what. */
-type AnsweringRequest = Pick<MountRequest, "onMiss"> & Guarded & { readonly tree: Pick<MountableTree, "devices"> };
+type AnsweringRequest = Pick<MountRequest, "onMiss"> &
+  Guarded & { readonly tree: Pick<MountableTree, "devices" | "checked"> };
 
 /** An EROFS mount that has no path yet, and who answers before it reads. */
 export interface EventMount extends ErofsMountPoint {
@@ -34,8 +35,8 @@ export class Events {
 
   /** Takes the descriptors over, also when it throws. */
   constructor({ tree, onMiss, guardPid }: AnsweringRequest, fds: EventFds, how: { readonly adopted?: boolean } = {}) {
-    let onReleased = () => {};
-    let onGuardGone = () => {};
+    let onReleased: () => void = () => undefined;
+    let onGuardGone: () => void = () => undefined;
     this.released = new Promise((resolve) => {
       onReleased = resolve;
     });
@@ -46,6 +47,7 @@ export class Events {
       guardPid,
       adopted: how.adopted ?? false,
       devices: tree.devices,
+      checked: tree.devices.map((_, slot) => tree.checked?.(slot) ?? false),
       // Which file of the image is read, and where it ends, only the kernel knows.
       onMiss: (device, first, last) => onMiss(device, first, last, last),
       onReleased,

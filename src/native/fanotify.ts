@@ -34,6 +34,7 @@ const native = addon as unknown as {
       guardPid: number | undefined;
       adopted: boolean;
       devices: unknown[];
+      checked: readonly boolean[];
       onMiss: (device: number, first: number, last: number) => void;
       onReleased: () => void;
       onGuardGone: () => void;
@@ -73,6 +74,8 @@ export class EventWatcher {
       readonly adopted: boolean;
       /** In the order of the tarindex' device slots. */
       readonly devices: readonly SpanStore[];
+      /** Of each device: its spans are known to be right one by one, so that it is not watched any more when it has them all. */
+      readonly checked: readonly boolean[];
       /** A read waits for spans [first, last] of `device` (1-based). */
       readonly onMiss: (device: number, first: number, last: number) => void;
       /** The kernel has let go of the index and the layers. */

@@ -102,7 +102,7 @@ export class MountedTree implements AsyncDisposable {
         tree: {
           image,
           devices: [store],
-          ...(options.onDisk ? { watch: () => store.watch(), directory } : {}),
+          ...(options.onDisk ? { watch: () => store.watch(), checked: () => true, directory } : {}),
         },
         // Kept by whoever runs the test, who outlives it.
         keeper: { pid: process.ppid, keep: async () => undefined },
