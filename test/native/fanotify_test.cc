@@ -114,6 +114,11 @@ void TestTable() {
   CHECK(table->Recover().empty());
   const uint32_t a = table->Add({7, 1, 4096, 8192}), b = table->Add({0, 2, 0, 1});
   CHECK(a != b && table->at(b).fd == 0 && table->at(a).count == 8192);
+  // As docs/FORMATS.md has it: the next version of the program may be the one that goes on.
+  uint8_t head[16], entry[48];
+  CHECK(pread(fd, head, sizeof head, 0) == sizeof head && std::memcmp(head, "OCIFSEVT\1\0\0\0\0\4\0\0", 16) == 0);
+  CHECK(pread(fd, entry, sizeof entry, 80) == sizeof entry && lseek(fd, 0, SEEK_END) == 80 + 1024 * 24);
+  CHECK(std::memcmp(entry, "\10\0\0\0\1\0\0\0\0\20\0\0\0\0\0\0\0\40\0\0\0\0\0\0\1\0\0\0\2\0\0\0", 32) == 0);
   // An event whose reader ended before it was entered; and one that was.
   struct {
     fanotify_event_metadata metadata;
