@@ -146,7 +146,8 @@ void Watcher::ReadEvents() {
   KeepOnly(&group, &wake, &guard);
   Reserve(recovered_);
   while (!stopping_) {
-    pollfd wait[3] = {{group, POLLIN, 0}, {wake, POLLIN, 0}, {guard, POLLIN, 0}};
+    // Without room for one more, events wait in the kernel.
+    pollfd wait[3] = {{waiting_ < kEventsMax ? group : -1, POLLIN, 0}, {wake, POLLIN, 0}, {guard, POLLIN, 0}};
     if (poll(wait, 3, -1) < 0 && errno != EINTR) break;
     if (wait[1].revents) {
       uint64_t count;
@@ -161,7 +162,7 @@ void Watcher::ReadEvents() {
       inbox_->wake.notify_one();
     }
     if (wait[0].revents & POLLIN)
-      for (int n = 0; n < 64 && !stopping_ && ReadOne(group); n++) continue;
+      for (int n = 0; n < 64 && waiting_ < kEventsMax && !stopping_ && ReadOne(group); n++) continue;
   }
   AnswerAll(group);
   if (!deny_at_end_) return;
@@ -175,7 +176,10 @@ void Watcher::ReadEvents() {
 void Watcher::KeepOnly(int* group, int* wake, int* guard) {
   int keep[3] = {*group, *wake, *guard};
   std::sort(keep, keep + 3);
-  if (CloseRange(~0u, ~0u, CLOSE_RANGE_UNSHARE) < 0 && unshare(CLONE_FILES) < 0) return;
+  if (CloseRange(~0u, ~0u, CLOSE_RANGE_UNSHARE) < 0 && unshare(CLONE_FILES) < 0) {
+    refusing_ = true;
+    return;
+  }
   unsigned from = 0;
   for (const int fd : keep) {
     if (fd < 0) continue;
@@ -187,6 +191,7 @@ void Watcher::KeepOnly(int* group, int* wake, int* guard) {
 
 // A number that stands for an event of the process before must not become that of another event until it was answered.
 void Watcher::Reserve(const std::vector<uint32_t>& entries) {
+  waiting_ = static_cast<uint32_t>(entries.size());
   const int null = entries.empty() ? -1 : open("/dev/null", O_RDONLY | O_CLOEXEC);
   for (const uint32_t i : entries) {
     const int fd = table_->at(i).fd;
@@ -216,6 +221,7 @@ bool Watcher::ReadOne(int group) {
     inbox_->wake.notify_one();
     return true;
   }
+  if (metadata.fd < 0) return true;  // denied by the kernel
   Event event{metadata.fd, 0, 0, UINT64_MAX};
   RangeInfo range{};
   if (metadata.metadata_len + sizeof range <= static_cast<size_t>(n)) {
@@ -234,6 +240,7 @@ bool Watcher::ReadOne(int group) {
 
 void Watcher::Take(int group, const Event& event) {
   const uint32_t entry = table_->Add(event);
+  waiting_++;
   table_->ClearInbox();
   closes_[entry] = true;
   if (event.device == 0) {
@@ -270,6 +277,7 @@ void Watcher::Respond(int group, uint32_t entry, bool allow) {
   // Refused only for what is no answer of ours, such as another version's; the event stays, and waits for the group's end.
   (void)fanotify::Respond(group, fd, allow);
   table_->Remove(entry);
+  waiting_--;
   if (closes_[entry]) close(fd);
   closes_[entry] = false;
 }

@@ -117,6 +117,7 @@ class Watcher {
   std::vector<Device> devices_;
   std::vector<uint32_t> recovered_;
   bool all_ours_ = false;
+  uint32_t waiting_ = 0;      // of the reader thread: entries in use
   std::vector<bool> closes_;  // of the reader thread: the entry's number is a descriptor of its own
   std::shared_ptr<Inbox> inbox_ = std::make_shared<Inbox>();
   std::mutex mutex_;

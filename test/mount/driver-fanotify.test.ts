@@ -4,7 +4,10 @@ import { readFileSync } from "node:fs";
 import { readdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
-import type { MountStatus } from "../../src/daemon/status.js";
+import { callDaemon } from "../../src/daemon/control.js";
+import { daemonProgram } from "../../src/daemon/keeper.js";
+import { replaceDaemon } from "../../src/daemon/replace.js";
+import type { DaemonStatus, MountStatus } from "../../src/daemon/status.js";
 import { fanotifyDriver } from "../../src/drivers/fanotify.js";
 import { ImageServer } from "../support/image-server.js";
 import { type LayerFixture, makeLayerFixture } from "../support/layer-fixture.js";
@@ -191,7 +194,7 @@ test("umount ends it, and a lazy one when the last file is closed, which is serv
   await tree.mounted.ended;
 });
 
-test("the end of a busy mount waits for its files, which miss nothing silently", async (t) => {
+test("S78: the end of a busy mount waits for its files, which miss nothing silently", async (t) => {
   if (!(await requireFanotify(t))) return;
   await using tree = await mountTree();
   await using sys = await Syscalls.start(tree.mountpoint);
@@ -230,6 +233,25 @@ test("reads that wait, and those that come while nobody is there, end right with
   await sys.kill();
   await image.sandbox.unmount(image.mountpoint);
   assert.deepEqual(await readdir(image.sandbox.runtime), []);
+});
+
+test("an upgrade leaves what waits to the next version", async (t) => {
+  if (!(await requireFanotify(t))) return;
+  const image = await Registered.open(t);
+  const { keeperPid } = await image.mount();
+  await using sys = await Syscalls.start(image.mountpoint);
+  const held = image.hold();
+  const asked = image.server.moreBlobRequests(1);
+  const waiting = sys.run(read("big", 100_000, 200_000));
+  await asked;
+  const socket = join(image.sandbox.runtime, `${keeperPid}.sock`);
+  const before = (await callDaemon(socket, "status")) as DaemonStatus;
+  const after = await replaceDaemon(socket, before, daemonProgram(), new AbortController().signal);
+  assert.notEqual(after.pid, before.pid);
+  held.release();
+  assert.deepEqual(await waiting, latin1(image.big.subarray(100_000, 300_000)));
+  await sys.kill();
+  await image.sandbox.unmount(image.mountpoint);
 });
 
 test("a registry that fails is EIO, and its bytes are read once it is back", async (t) => {
@@ -277,7 +299,7 @@ test("SIGTERM takes the mount away, and leaves nothing", async (t) => {
   assert.deepEqual(await readdir(image.sandbox.runtime), []);
 });
 
-test("without its keeper a mount goes away before its daemon can", async (t) => {
+test("S79: without its keeper a mount goes away before its daemon can", async (t) => {
   if (!(await requireFanotify(t))) return;
   const image = await Registered.open(t);
   const { pid, keeperPid } = await image.mount();

@@ -1,8 +1,10 @@
 // Events before reads: a process that reads a file with holes waits until they are filled, whoever has to fill them.
+#include <sys/resource.h>
 #include <sys/wait.h>
 
 #include <atomic>
 #include <cstring>
+#include <thread>
 
 #include "../../native/fanotify/event_table.h"
 #include "../../native/fanotify/group.h"
@@ -204,6 +206,25 @@ void TestNextProcessAnswers() {
   CHECK(Outcome(last) == EIO);
 }
 
+// More than the table holds: the rest waits in the kernel.
+void TestManyWait() {
+  Stage s;
+  auto w = s.Start();
+  std::vector<std::thread> readers;
+  std::atomic<int> right{0};
+  for (int i = 0; i < 1200; i++)
+    readers.emplace_back([&] {
+      const int fd = open((s.layer.directory.path + "/data").c_str(), O_RDONLY);
+      uint8_t got[100];
+      if (pread(fd, got, sizeof got, 4096) == sizeof got && Bytes(got, got + 100) == Pattern(4096, 100)) right++;
+      close(fd);
+    });
+  for (uint32_t i = 0; i < kEventsMax; i++) s.misses.Take();
+  s.layer.Fill(*s.store, 0);
+  for (auto& r : readers) r.join();
+  CHECK(right == 1200 && w->counters().denied == 0);
+}
+
 void TestWholeLayerIsUnmarked() {
   Stage s;
   auto w = s.Start();
@@ -232,6 +253,11 @@ void TestRelease() {
 }  // namespace
 
 int main() {
+  // A descriptor for each reader, and one for each event.
+  rlimit files;
+  CHECK(getrlimit(RLIMIT_NOFILE, &files) == 0);
+  files.rlim_cur = files.rlim_max;
+  CHECK(setrlimit(RLIMIT_NOFILE, &files) == 0);
   TestTable();
   int group = -1;
   if (Status s = CreateGroup(&group); !s.ok()) {
@@ -251,6 +277,7 @@ int main() {
   }
   TestFilledBeforeRead();
   TestNextProcessAnswers();
+  TestManyWait();
   TestWholeLayerIsUnmarked();
   TestRelease();
   std::printf("ok\n");
