@@ -206,7 +206,7 @@ export const optionTable: readonly OptionRow[] = [
   row("driver", "driver", oneOf(drivers), {
     placeholder: drivers.join("|"),
     defaultText: defaultMountOptions.driver,
-    help: "how the tree is given to the kernel: fuse, or the kernel's EROFS (root) on files of FUSE (erofs) or on the cache's own (fanotify, Linux 6.14); this version refuses fuse-native",
+    help: "how the tree is given to the kernel: fuse, or as root the kernel's EROFS (erofs, fanotify); fuse-native is refused",
   }),
   row("cachedir", "cacheDir", wanted, {
     placeholder: "DIR",
