@@ -206,7 +206,7 @@ export const optionTable: readonly OptionRow[] = [
   row("driver", "driver", oneOf(drivers), {
     placeholder: drivers.join("|"),
     defaultText: defaultMountOptions.driver,
-    help: "how the tree is given to the kernel: fuse, or as root the kernel's EROFS (erofs, fanotify); fuse-native is refused",
+    help: "how the tree is given to the kernel: fuse, as root the kernel's EROFS (erofs, fanotify); not fuse-native",
   }),
   row("cachedir", "cacheDir", wanted, {
     placeholder: "DIR",
