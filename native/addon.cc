@@ -10,6 +10,7 @@ void InitNotify(Napi::Env env, Napi::Object exports);
 void InitHash(Napi::Env env, Napi::Object exports);
 void InitLayer(Napi::Env env, Napi::Object exports);
 void InitFuse(Napi::Env env, Napi::Object exports);
+void InitFanotify(Napi::Env env, Napi::Object exports);
 void InitMount(Napi::Env env, Napi::Object exports);
 void InitContent(Napi::Env env, Napi::Object exports);
 }  // namespace ocifs
@@ -23,6 +24,7 @@ static Napi::Object Init(Napi::Env env, Napi::Object exports) {
   ocifs::InitHash(env, exports);
   ocifs::InitLayer(env, exports);
   ocifs::InitFuse(env, exports);
+  ocifs::InitFanotify(env, exports);
   ocifs::InitMount(env, exports);
   ocifs::InitContent(env, exports);
   return exports;

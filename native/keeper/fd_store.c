@@ -45,16 +45,22 @@ size_t store_count(void) { return count; }
 int store_fd(size_t i) { return kept[i].fd; }
 const char* store_name(size_t i) { return kept[i].name; }
 
-static bool is_fuse(size_t i) {
-  static const char suffix[] = ".fuse";
-  const size_t length = strlen(kept[i].name);
-  return length >= sizeof suffix - 1 && strcmp(kept[i].name + length - (sizeof suffix - 1), suffix) == 0;
+static bool ends_with(size_t i, const char* suffix) {
+  const size_t length = strlen(kept[i].name), wanted = strlen(suffix);
+  return length >= wanted && strcmp(kept[i].name + length - wanted, suffix) == 0;
+}
+
+bool store_guards_reads(void) {
+  for (size_t i = 0; i < count; i++)
+    if (ends_with(i, ".events")) return true;
+  return false;
 }
 
 bool store_all_mounts_gone(void) {
   bool any = false;
+  if (store_guards_reads()) return false;
   for (size_t i = 0; i < count; i++) {
-    if (!is_fuse(i)) continue;
+    if (!ends_with(i, ".fuse")) continue;
     any = true;
     struct pollfd p = {.fd = kept[i].fd, .events = 0};
     if (poll(&p, 1, 0) <= 0 || !(p.revents & POLLERR)) return false;

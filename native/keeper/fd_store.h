@@ -16,5 +16,8 @@ size_t store_count(void);
 int store_fd(size_t i);
 const char* store_name(size_t i);
 // A FUSE connection is gone (unmounted or aborted) when poll(2) reports an error on its descriptor. Names that end in ".fuse"
-// are such. True when there were some and all of them are gone: nothing is left to be served.
+// are such. True when there were some and all of them are gone: nothing is left to be served. Of a fanotify group only a daemon can tell.
 bool store_all_mounts_gone(void);
+// A fanotify group is kept, by a name that ends in ".events": while it has an owner, the kernel reads nothing that is not there. Its last
+// owner must not end before the mount.
+bool store_guards_reads(void);

@@ -128,6 +128,20 @@ static bool pause_ms(long long ms, int signals, bool* stop) {
   }
 }
 
+// The last process to be ended for want of memory: it has hardly any, and a daemon that is ended is started again. Returns what the
+// daemon is to have.
+static int spare_from_oom(void) {
+  int before = 0;
+  FILE* file = fopen("/proc/self/oom_score_adj", "r+e");
+  if (!file) return 0;
+  if (fscanf(file, "%d", &before) != 1) before = 0;
+  // Who may not, as an ordinary user, is as safe as before.
+  rewind(file);
+  fprintf(file, "-1000");
+  fclose(file);
+  return before;
+}
+
 int main(int argc, char** argv) {
   if (argc < 2) {
     fprintf(stderr, "usage: ocifs-keeper PROGRAM [ARGUMENT...]\n");
@@ -141,6 +155,7 @@ int main(int argc, char** argv) {
     files.rlim_cur = files.rlim_max;
     setrlimit(RLIMIT_NOFILE, &files);
   }
+  struct start start = {.oom_score_adjust = spare_from_oom()};
   sigset_t mine, before;
   sigemptyset(&mine);
   for (const int* s = (const int[]){SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2, SIGCHLD, 0}; *s; s++) sigaddset(&mine, *s);
@@ -153,7 +168,8 @@ int main(int argc, char** argv) {
     return 1;
   }
 
-  struct start start = {.notify_address = address, .signals = &before};
+  start.notify_address = address;
+  start.signals = &before;
   bool stop = false;
   unsigned deaths = 0;
   long long pause = PAUSE_FIRST_MS;
@@ -200,8 +216,8 @@ int main(int argc, char** argv) {
         }
       }
     }
-    // Three tries at ending are enough; then the kernel ends what is left with our descriptors.
-    if (stop && deaths >= 3) return 1;
+    // Three tries at ending are enough; then the kernel ends what is left with our descriptors. Not what fails open without them.
+    if (stop && deaths >= 3 && !store_guards_reads()) return 1;
     if (store_all_mounts_gone() || !pause_ms(pause, signals, &stop)) return 0;
   }
 }

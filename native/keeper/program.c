@@ -57,6 +57,11 @@ pid_t program_start(const struct start* start) {
   set_number("OCIFS_KEEPER_PID", (unsigned long)keeper);
   set_number("OCIFS_RESTARTS", start->restarts);
   if (start->stop) setenv("OCIFS_STOP", "1", 1);
+  FILE* file = fopen("/proc/self/oom_score_adj", "we");
+  if (file) {
+    fprintf(file, "%d", start->oom_score_adjust);
+    fclose(file);
+  }
   pass_descriptors();
   sigprocmask(SIG_SETMASK, start->signals, NULL);
   execv(start->argv[0], start->argv);

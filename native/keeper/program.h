@@ -10,6 +10,7 @@ struct start {
   unsigned restarts;            // OCIFS_RESTARTS: how often it has been started again
   bool stop;                    // OCIFS_STOP=1: it takes the mounts over in order to end them
   const sigset_t* signals;      // the mask that the child gets
+  int oom_score_adjust;         // proc(5)
 };
 
 // fork and exec with what is kept as descriptors 3 and up (sd_listen_fds(3)). The first start keeps the caller's descriptors as

@@ -69,6 +69,7 @@ class SpanStoreObject : public Napi::ObjectWrap<SpanStoreObject> {
                         InstanceMethod<&SpanStoreObject::LeastRecent>("leastRecent"), InstanceMethod<&SpanStoreObject::Adopt>("adopt"),
                         InstanceMethod<&SpanStoreObject::Wake>("wake"), InstanceMethod<&SpanStoreObject::Lend>("lend"),
                         InstanceMethod<&SpanStoreObject::Park>("park"),
+                        InstanceMethod<&SpanStoreObject::Watch>("watch"),
                         InstanceMethod<&SpanStoreObject::TrustSuspect>("trustSuspect"),
                         InstanceMethod<&SpanStoreObject::ForgetMemory>("forgetMemory"),
                         InstanceMethod<&SpanStoreObject::Close>("close")});
@@ -122,6 +123,14 @@ class SpanStoreObject : public Napi::ObjectWrap<SpanStoreObject> {
     int fd = -1;
     ThrowIfFailed(info.Env(), Live(info.Env())->Lend(&fd));
     return Napi::Number::New(info.Env(), fd);
+  }
+  // watch() → Promise of a descriptor
+  Napi::Value Watch(const Napi::CallbackInfo& info) {
+    auto store = Live(info.Env());
+    auto fd = std::make_shared<int>(-1);
+    return AsyncTask::Run(
+        info.Env(), [store, fd] { return store->Watch(fd.get()); },
+        [fd](Napi::Env env) -> Napi::Value { return Napi::Number::New(env, *fd); });
   }
   Napi::Value State(const Napi::CallbackInfo& info) {
     return Napi::Number::New(info.Env(), Live(info.Env())->state(Span(info, 0)));

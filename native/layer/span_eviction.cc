@@ -33,7 +33,7 @@ bool SpanStore::Awaited(uint64_t span) const {
 std::vector<SpanUse> SpanStore::LeastRecent(size_t count) {
   std::vector<SpanUse> all;
   std::lock_guard<std::mutex> g(mutex_);
-  if (data_fd_ < 0 || Lent()) return all;
+  if (data_fd_ < 0 || Pinned()) return all;
   for (uint64_t i = 0; i < span_count(); i++)
     if (state(i) != kAbsent && !writing_.contains(i) && !Awaited(i))
       all.push_back({i, used_[i].load(std::memory_order_relaxed), span_size(i)});
@@ -59,7 +59,7 @@ Status SpanStore::TryEvict(const std::vector<uint64_t>& spans, uint64_t* freed) 
   for (uint64_t i : spans) {
     if (i >= span_count()) return Status::Usage("evict: span number out of range");
     if (Awaited(i) || !TryLockSpan(i)) continue;
-    if (state(i) == kAbsent || Lent()) {
+    if (state(i) == kAbsent || Pinned()) {
       UnlockSpan(i);
       continue;
     }

@@ -15,13 +15,15 @@ namespace {
 constexpr char kLentXattr[] = "user.ocifs.lent";
 }
 
-bool SpanStore::Lent() const {
+bool SpanStore::Marked(const char* xattr) const {
   if (data_fd_ < 0) return false;
   std::array<uint8_t, 16> boot{};
-  const ssize_t n = fgetxattr(data_fd_, kLentXattr, boot.data(), boot.size());
+  const ssize_t n = fgetxattr(data_fd_, xattr, boot.data(), boot.size());
   if (n < 0) return errno != ENODATA && errno != EOPNOTSUPP;  // what cannot be read may be there
   return static_cast<size_t>(n) != boot.size() || boot == boot_id_;
 }
+
+bool SpanStore::Lent() const { return Marked(kLentXattr); }
 
 Status SpanStore::Lend(int* fd) {
   *fd = -1;

@@ -6,6 +6,8 @@
 
 #include <algorithm>
 
+#include "quiet_file.h"
+
 namespace ocifs::layer {
 
 namespace {
@@ -40,6 +42,13 @@ Status SpanStore::Open(Options o, std::shared_ptr<SpanStore>* out) {
   s->boot_id_ = o.boot_id;
   s->memory_state_ = std::make_unique<std::atomic<uint8_t>[]>(s->span_count());
   s->used_ = std::make_unique<std::atomic<uint32_t>[]>(s->span_count());
+  // After the file was opened: who marks it later makes it raise events after that, for descriptors that are opened then.
+  if (s->Watched()) {
+    int quiet;
+    if (Status st = OpenQuietly(s->data_fd_, &quiet); !st.ok()) return st;
+    close(s->data_fd_);
+    s->data_fd_ = quiet;
+  }
   if (Status st = s->MapSpans(o); !st.ok()) return st;
   *out = std::move(s);
   return Status::Ok();

@@ -146,6 +146,19 @@ class SpanStore {
   Status Lend(int* fd);
   bool Lent() const;
 
+  // Gives `data`, holes and all, to a file system of the kernel's own whose reads of it raise events (native/fanotify): `fd`, the
+  // caller's, is read-only. Until the machine starts again nobody punches the file, in whatever process; it is written as ever. Waits
+  // until those have ended who were at it when the mark was set; `busy` when they do not. `unsupported` without files on disk.
+  Status Watch(int* fd);
+  bool Watched() const;
+  // All of `range` is in `data`, where the kernel may read it.
+  bool InData(SpanRange range) const;
+  // Copies what is in memory only to `data`. kAbsent: some of `range` is nowhere. kBusy: somebody else writes or evicts it just now.
+  enum class Promotion { kInData, kAbsent, kBusy };
+  Status Promote(SpanRange range, Promotion* outcome);
+  // Of the file, for events that speak of it; false when there is none.
+  bool DataIdentity(uint64_t* device, uint64_t* inode) const;
+
   // Flushes `data`, then marks the header clean if no other process uses it. The last call on a store.
   Status FlushClean();
 
@@ -163,6 +176,9 @@ class SpanStore {
   uint64_t EvictGeneration() const;
   Status MarkClean();
   bool WholeInData() const;
+  bool Marked(const char* xattr) const;  // in this boot
+  bool Pinned() const { return Lent() || Watched(); }
+  Status PromoteSpan(uint64_t span, Promotion* outcome);
   void NoteUse(SpanRange range);
   void NoteCommit(uint64_t span);
   int FdOf(uint64_t span) const;  // the file that has the span now, -1 for none

@@ -219,8 +219,8 @@ Status SpanStore::Clear(SpanRange range) {
   // The first and last page may hold bytes of neighbours that stay.
   const uint64_t begin = range.first == 0 ? 0 : (out_[range.first] + kPage - 1) / kPage * kPage;
   const uint64_t end = range.last + 1 == span_count() ? size_bytes() : out_[range.last + 1] / kPage * kPage;
-  // A lent file stays as it is; without their states its bytes are not used here.
-  if (end <= begin || data_fd_ < 0 || Lent()) return Status::Ok();
+  // What the kernel has is not punched; without their states its bytes are not used here.
+  if (end <= begin || data_fd_ < 0 || Pinned()) return Status::Ok();
   if (fallocate(data_fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(begin),
                 static_cast<off_t>(end - begin)) < 0)
     return Status::Errno(errno, "punch hole in layer data");

@@ -2,6 +2,9 @@ import { close, constants, fstat, ftruncate, open, read, write } from "node:fs";
 import { open as openFile } from "node:fs/promises";
 import { messageOf, OcifsError } from "../base/errors.js";
 
+/** Of <fcntl.h>, O_DIRECTORY among it. */
+const O_TMPFILE = 0o20000000 | constants.O_DIRECTORY;
+
 /**
  * Plain descriptors for files that are handed to native code: a FileHandle would close them when it is collected.
  * "update" opens for reading and writing; "create" also makes the file (0600) when it is missing.
@@ -12,6 +15,14 @@ export function openFd(path: string, mode: "read" | "update" | "create"): Promis
     mode
   ];
   return new Promise((resolve, reject) => open(path, flags, 0o600, settle(resolve, reject, `open ${path}`)));
+}
+
+/** A file (0600) without a name, to read and write, that is gone when nobody has it open. */
+export function openUnnamed(directory: string): Promise<number> {
+  const flags = constants.O_RDWR | O_TMPFILE;
+  return new Promise((resolve, reject) =>
+    open(directory, flags, 0o600, settle(resolve, reject, `make a file in ${directory}`)),
+  );
 }
 
 export function closeFd(fd: number): Promise<void> {

@@ -1,7 +1,9 @@
+import { closeSync } from "node:fs";
 import { isOcifsError, messageOf, OcifsError } from "../base/errors.js";
 import { limits } from "../base/limits.js";
 import type { Log } from "../base/log.js";
-import { type FoundMount, forgetKept, keepMount, type MountKeeping } from "./kept-mounts.js";
+import { driverOf } from "../drivers/choose.js";
+import { type FoundMount, forgetKept, type KeptServedMount, keepMount, type MountKeeping } from "./kept-mounts.js";
 import type { MountConfig } from "./mount-config.js";
 import { ServedMount, type ServedMountOptions } from "./served-mount.js";
 import type { MountStatus } from "./status.js";
@@ -17,6 +19,8 @@ export class MountTable implements AsyncDisposable {
   readonly #log: Log;
   readonly #signal: AbortSignal;
   readonly #rows = new Set<Row>();
+  /** Ends of mounts that nobody serves any more. */
+  readonly #givenUp = new Set<Promise<void>>();
   #opening = 0;
   #leaving = false;
   #onEmpty: () => void = () => undefined;
@@ -43,12 +47,23 @@ export class MountTable implements AsyncDisposable {
    */
   async adopt(found: FoundMount): Promise<void> {
     const { names } = found;
+    const kept = "kept" in found ? found.kept : undefined;
+    let unclaimed = kept;
     try {
       if ("error" in found) throw found.error;
-      await this.#add(found.kept.config, { kept: found.kept }, { forget: () => forgetKept(names) });
+      const onAdopt = () => {
+        unclaimed = undefined;
+      };
+      await this.#add(found.kept.config, { kept: found.kept, onAdopt }, { forget: () => forgetKept(names) });
     } catch (error) {
-      if (mayPass(error)) throw error;
-      this.#log.error("a mount cannot be gone on with", { reason: messageOf(error) });
+      const passing = mayPass(error);
+      if (!passing) this.#log.error("a mount cannot be gone on with", { reason: messageOf(error) });
+      if (unclaimed && !passing && driverOf(unclaimed.driver).giveUp) {
+        this.#giveUp(unclaimed, names);
+        return;
+      }
+      for (const fd of Object.values(unclaimed?.mount.fds ?? {})) closeSync(fd);
+      if (passing) throw error;
       await forgetKept(names);
     }
   }
@@ -68,7 +83,7 @@ export class MountTable implements AsyncDisposable {
 
   /** Resolves when there is no mount any more; rejects when one of them broke. */
   async empty(): Promise<void> {
-    while (this.#rows.size > 0 || this.#opening > 0) {
+    while (!this.#isEmpty) {
       await new Promise<void>((resolve) => {
         this.#onEmpty = resolve;
       });
@@ -96,8 +111,24 @@ export class MountTable implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     const rows = [...this.#rows];
     const ends = await Promise.allSettled(rows.map(({ mount }) => mount[Symbol.asyncDispose]()));
-    if (!this.#leaving) await Promise.all(rows.map(({ closed }) => closed));
+    if (!this.#leaving) await Promise.all([...rows.map(({ closed }) => closed), ...this.#givenUp]);
     for (const end of ends) if (end.status === "rejected") throw end.reason;
+  }
+
+  /** This daemon stays until the kernel has no use for the mount any more. */
+  #giveUp({ config, driver, mount }: KeptServedMount, names: readonly string[]): void {
+    const end = async () => {
+      try {
+        await driverOf(driver).giveUp?.(config.mountpoint, mount);
+        await forgetKept(names);
+      } catch (error) {
+        this.#log.error("a mount was not given up as it should be", { reason: messageOf(error) });
+      }
+      this.#givenUp.delete(ended);
+      this.#wake();
+    };
+    const ended: Promise<void> = end();
+    this.#givenUp.add(ended);
   }
 
   /** `keeping` is that of a mount that is kept already. */
@@ -110,10 +141,14 @@ export class MountTable implements AsyncDisposable {
       throw new OcifsError("limit", `${config.mountpoint}: this daemon has ${limits.mountsOfDaemon} mounts, its limit`);
     }
     this.#opening++;
+    let early: MountKeeping | undefined;
+    const keepFirst = async (described: KeptServedMount) => {
+      early = await keepMount(described);
+    };
     try {
       const log = this.#log;
-      const mount = await ServedMount.open(config, { ...how, log, signal: this.#signal });
-      const kept = keeping ?? (await this.#keep(mount));
+      const mount = await ServedMount.open(config, { ...how, keepFirst, log, signal: this.#signal });
+      const kept = keeping ?? early ?? (await this.#keep(mount));
       const row: Row = { mount, keeping: kept, closed: this.#watch(mount, () => row) };
       this.#rows.add(row);
       log.info("mounted", {
@@ -123,6 +158,9 @@ export class MountTable implements AsyncDisposable {
         reason: mount.driverReason,
       });
       return mount;
+    } catch (error) {
+      await early?.forget();
+      throw error;
     } finally {
       this.#opening--;
       this.#wake();
@@ -159,8 +197,12 @@ export class MountTable implements AsyncDisposable {
     this.#wake();
   }
 
+  get #isEmpty(): boolean {
+    return this.#rows.size === 0 && this.#opening === 0 && this.#givenUp.size === 0;
+  }
+
   #wake(): void {
-    if (this.#rows.size === 0 && this.#opening === 0) this.#onEmpty();
+    if (this.#isEmpty) this.#onEmpty();
   }
 }
 

@@ -1,11 +1,11 @@
-import { closeSync } from "node:fs";
+import { dirname } from "node:path";
 import { Cleanup } from "../base/cleanup.js";
 import { OcifsError } from "../base/errors.js";
 import type { Log } from "../base/log.js";
 import { type Problem, problemNow } from "../base/problem.js";
 import { version } from "../base/version.js";
 import { type ChosenMount, driverOf, mountWithDriver } from "../drivers/choose.js";
-import type { DriverName, Mounted, MountRequest } from "../drivers/driver.js";
+import type { DescriptorKeeper, DriverName, KeptMount, Mounted, MountRequest } from "../drivers/driver.js";
 import type { BuildProgress } from "../image/build-indexes.js";
 import { type MountableImage, openMountableImage } from "../image/mountable-image.js";
 import { pinSource } from "../image/pinned-source.js";
@@ -31,6 +31,10 @@ export interface ServedMountOptions {
   readonly onBuildProgress?: (progress: BuildProgress) => void;
   /** Goes on with this mount instead of making one. */
   readonly kept?: KeptServedMount;
+  /** The kept mount's descriptors are no more the caller's. */
+  readonly onAdopt?: () => void;
+  /** Gives a mount to the process that keeps it; undefined where there is none. */
+  readonly keepFirst?: ((mount: KeptServedMount) => Promise<void>) | undefined;
 }
 
 /** One mount: the image, what fetches it, and what the kernel sees of it. */
@@ -60,12 +64,11 @@ export class ServedMount implements AsyncDisposable {
 
   /**
    * Resolves when the mount answers. What fails leaves nothing mounted, and a kept mount as it was. Descriptors of a kept mount
-   * are taken over, also when it fails.
+   * are the caller's until `onAdopt` was called.
    */
   static async open(config: MountConfig, o: ServedMountOptions): Promise<ServedMount> {
     const { kept } = o;
     const cleanup = new Cleanup();
-    let unclaimed = Object.values(kept?.mount.fds ?? {});
     try {
       // Before anything is fetched.
       if (config.driver !== "auto") driverOf(config.driver);
@@ -89,6 +92,7 @@ export class ServedMount implements AsyncDisposable {
       );
       if (kept) checkTree(image, kept);
       const parts = openParts(config, image, o.log, stopping, cleanup);
+      const mountedAt = kept?.mountedAt ?? new Date().toISOString();
       const request: MountRequest = {
         mountpoint: config.mountpoint,
         sourceName: config.source,
@@ -96,21 +100,24 @@ export class ServedMount implements AsyncDisposable {
           image: image.tree,
           devices: image.layers.map((layer) => layer.store),
           lend: async (slot) => image.layers[slot]?.lend(),
+          watch: (slot) => watchLayer(image, slot),
+          checked: (slot) => image.layers[slot]?.table.digest(0) !== undefined && config.verify !== "none",
+          directory: directoryOfLayers(image),
         },
+        keeper: keeperOf(o, (driver, mount) => describeKept({ config, driver, mount, image, mountedAt })),
+        onWarning: (message) => o.log.warn(message),
         allowOther: config.allowOther,
         flags: config.flags,
         securityOptions: config.securityOptions,
         onMiss: (device, first, last, fileEndSpan) => void parts.misses.handle(device, first, last, fileEndSpan),
       };
-      unclaimed = [];
+      if (kept) o.onAdopt?.();
       const { mounted, reason }: ChosenMount = kept
         ? { mounted: await driverOf(kept.driver).adopt(request, kept.mount), reason: "as the daemon before had it" }
         : await mountWithDriver(config.driver, request);
       parts.fill.start();
-      const mountedAt = kept?.mountedAt ?? new Date().toISOString();
       return new ServedMount(config, { ...parts, mounted }, { warnings, driverReason: reason, mountedAt }, cleanup);
     } catch (error) {
-      for (const fd of unclaimed) closeSync(fd);
       await cleanup[Symbol.asyncDispose]();
       throw error;
     }
@@ -127,15 +134,9 @@ export class ServedMount implements AsyncDisposable {
 
   /** For the process that goes on with this mount: see `leave`. Descriptors stay the mount's own. */
   keep(): KeptServedMount {
+    const { config, driver } = this;
     const { image, mounted } = this.#parts;
-    return {
-      config: this.config,
-      driver: this.driver,
-      mount: mounted.keep(),
-      manifestDigest: image.manifestDigest,
-      treeDigest: digestOfTree(image.tree),
-      mountedAt: this.#mountedAt,
-    };
+    return describeKept({ config, driver, mount: mounted.keep(), image, mountedAt: this.#mountedAt });
   }
 
   status(): MountStatus {
@@ -169,6 +170,35 @@ export class ServedMount implements AsyncDisposable {
     await this.#parts.mounted.leave();
     await this.#cleanup[Symbol.asyncDispose]();
   }
+}
+
+function describeKept({
+  image,
+  ...mount
+}: Omit<KeptServedMount, "manifestDigest" | "treeDigest"> & { readonly image: MountableImage }): KeptServedMount {
+  return { ...mount, manifestDigest: image.manifestDigest, treeDigest: digestOfTree(image.tree) };
+}
+
+/** For drivers whose mounts must not be reached before they are kept. */
+function keeperOf(
+  { keepFirst }: ServedMountOptions,
+  describe: (driver: DriverName, mount: KeptMount) => KeptServedMount,
+): DescriptorKeeper | undefined {
+  const pid = keeperPid();
+  if (pid === undefined || !keepFirst) return undefined;
+  return { pid, keep: (driver, mount) => keepFirst(describe(driver, mount)) };
+}
+
+async function watchLayer({ layers }: MountableImage, slot: number): Promise<number> {
+  const layer = layers[slot];
+  if (!layer) throw new OcifsError("internal", `device slot ${slot}: there is no such layer`);
+  return await layer.watch();
+}
+
+/** All files of layers are in one cache. */
+function directoryOfLayers({ layers }: MountableImage): string | undefined {
+  const path = layers.find(({ files }) => files !== undefined)?.files?.dataPath;
+  return path === undefined ? undefined : dirname(path);
 }
 
 /** While a fill runs, what is read is no measure of what is wanted. */

@@ -1,6 +1,7 @@
 import { isOcifsError, messageOf, OcifsError } from "../base/errors.js";
 import type { Driver, DriverName, Mounted, MountRequest } from "./driver.js";
 import { erofsDriver } from "./erofs.js";
+import { fanotifyDriver } from "./fanotify.js";
 import { fuseDriver } from "./fuse.js";
 import { fuseNativeDriver } from "./fuse-native.js";
 
@@ -11,13 +12,13 @@ export interface ChosenMount {
 }
 
 /**
- * Those that `auto` takes, the one that it likes best first. EROFS costs less for each read, but a read that fails is the kernel's to report, and
+ * What `auto` takes, the one that it likes best first. EROFS costs less for each read, but a read that fails is the kernel's to report, and
  * kernels differ in that (erofs-probe.ts): it has to be asked for.
  */
-const drivers: readonly Driver[] = [fuseDriver, erofsDriver];
+const automatic: readonly Driver[] = [fuseDriver, erofsDriver];
 
-/** Those that `auto` never takes. */
-const driversOnRequest: readonly Driver[] = [fuseNativeDriver];
+/** All there are. `fanotify` fails open and `fuse-native` is slow: whoever wants one of them has to say so. */
+const drivers: readonly Driver[] = [...automatic, fanotifyDriver, fuseNativeDriver];
 
 /**
  * Mounts with the driver that `driver=` asks for, or with the best that works here. Throws `unsupported` with the reason when it cannot be
@@ -31,7 +32,7 @@ export async function mountWithDriver(wanted: DriverName | "auto", request: Moun
     if (why !== undefined) throw new OcifsError("unsupported", `driver=${wanted} does not work here: ${why}`);
     return { mounted: await driver.mount(request), reason: "asked for" };
   }
-  return await mountWithBest(drivers, request);
+  return await mountWithBest(automatic, request);
 }
 
 /** As `auto` does, of these, the best first. */
@@ -56,9 +57,8 @@ export async function mountWithBest(candidates: readonly Driver[], request: Moun
 
 /** By its name; `unsupported` when this version does not have it. */
 export function driverOf(name: DriverName): Driver {
-  const all = [...drivers, ...driversOnRequest];
-  const driver = all.find((each) => each.name === name);
+  const driver = drivers.find((each) => each.name === name);
   if (driver) return driver;
-  const names = all.map((each) => each.name).join(", ");
+  const names = drivers.map((each) => each.name).join(", ");
   throw new OcifsError("unsupported", `driver=${name}: this version of ocifs has ${names}; leave driver= out`);
 }

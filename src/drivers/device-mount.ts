@@ -1,30 +1,60 @@
 import { close, fstat, open } from "node:fs";
 import { promisify } from "node:util";
 import { Cleanup } from "../base/cleanup.js";
-import { isOcifsError } from "../base/errors.js";
-import { mountErofs, mountFuseDetached } from "../native/mount.js";
+import { isOcifsError, messageOf } from "../base/errors.js";
+import { type KernelErofsMount, mountErofs, mountFuseDetached, probeFileSystem } from "../native/mount.js";
+import type { MountRequest } from "./driver.js";
+import { readOnlyMountAttributes } from "./mount-flags.js";
 import { deviceName } from "./mountpoint.js";
 import { raiseReadahead, Serving, type ServingRequest } from "./serving.js";
 
-export interface ErofsOptions {
-  readonly sourceName: string;
-  readonly options: readonly (readonly [key: string, value: string])[];
-  /** Of fsmount(2). */
-  readonly attributes: number;
-}
+export type ErofsOptions = Pick<KernelErofsMount, "source" | "options" | "attributes">;
 
-/** An EROFS mount that has no path yet, and the session of the device files below it. */
-export interface DeviceMount {
-  readonly serving: Serving;
+/** An EROFS mount that has no path yet. */
+export interface ErofsMountPoint {
   /** Of the EROFS mount's root directory; the caller's. */
   readonly mountFd: number;
   /** "major:minor" of the EROFS mount. */
   readonly device: string;
 }
 
+/** The same, and the session of the device files below it. */
+export interface DeviceMount extends ErofsMountPoint {
+  readonly serving: Serving;
+}
+
 const DIRECT_IO = ["directio", ""] as const;
 
 export const closeFd = promisify(close);
+
+/** Why this process cannot mount EROFS, or one of the file systems that it is to lie on; undefined when it can. */
+export async function whyNotMountable(...types: readonly string[]): Promise<string | undefined> {
+  if (process.getuid?.() !== 0) return "mounting EROFS needs root";
+  for (const type of types) {
+    try {
+      await probeFileSystem(type);
+    } catch (error) {
+      return messageOf(error);
+    }
+  }
+  return undefined;
+}
+
+/** What the user asked for, in the terms of fsconfig(2) and fsmount(2). */
+export function erofsOptionsOf({ sourceName, flags, securityOptions }: MountRequest): ErofsOptions {
+  return {
+    source: sourceName,
+    options: [...(flags.silent ? [["silent", ""] as const] : []), ...securityOptions.map(splitOption)],
+    attributes: readOnlyMountAttributes(flags),
+  };
+}
+
+/** `key=value`; quotes around a value belong to the data string of mount(2) and not to the value. */
+function splitOption(option: string): readonly [string, string] {
+  const at = option.indexOf("=");
+  if (at < 0) return [option, ""];
+  return [option.slice(0, at), option.slice(at + 1).replace(/^"(.*)"$/s, "$1")];
+}
 
 /** FUSE with the device files, reached by this process alone, and the kernel's EROFS on them. What fails leaves nothing. */
 export async function makeDeviceMount(request: ServingRequest, erofs: ErofsOptions): Promise<DeviceMount> {
@@ -42,11 +72,7 @@ export async function makeDeviceMount(request: ServingRequest, erofs: ErofsOptio
 }
 
 /** All files are closed when it returns: the close(2) of one whose session has ended fails. */
-async function mountOnFiles(
-  { tree }: ServingRequest,
-  filesFd: number,
-  { sourceName: source, options, attributes }: ErofsOptions,
-): Promise<{ readonly mountFd: number; readonly device: string }> {
+async function mountOnFiles({ tree }: ServingRequest, filesFd: number, erofs: ErofsOptions): Promise<ErofsMountPoint> {
   await using cleanup = new Cleanup();
   // Before the files are opened: each takes the readahead of its mount as it is then.
   await raiseReadahead(await deviceOf(filesFd));
@@ -66,15 +92,22 @@ async function mountOnFiles(
     }
     deviceFds.push(lent ?? (await openFile(String(slot + 1))));
   }
-  const mount = { source, imageFd, deviceFds, attributes };
+  const mount = { ...erofs, imageFd, deviceFds };
+  if (!allServed) return await mountErofsOn(mount);
   // Past the page cache of the files below: nothing is cached twice, and what they are asked for is what EROFS wants of a file, where their
   // own readahead would go on beyond its end. A disk's blocks may be larger than EROFS', so not where a file of the cache is among them.
-  const direct = allServed ? [DIRECT_IO, ...options] : options;
-  const mountFd = await mountErofs({ ...mount, options: direct }).catch((error: unknown) => {
-    if (!allServed || !isOcifsError(error, "unsupported")) throw error;
+  try {
+    return await mountErofsOn({ ...mount, options: [DIRECT_IO, ...mount.options] });
+  } catch (error) {
+    if (!isOcifsError(error, "unsupported")) throw error;
     // Not every kernel that mounts files knows the option.
-    return mountErofs({ ...mount, options });
-  });
+    return await mountErofsOn(mount);
+  }
+}
+
+/** The kernel's EROFS on these files, with readahead like the other drivers'. */
+export async function mountErofsOn(mount: KernelErofsMount): Promise<ErofsMountPoint> {
+  const mountFd = await mountErofs(mount);
   try {
     const device = await deviceOf(mountFd);
     await raiseReadahead(device);

@@ -14,6 +14,15 @@ export interface MountableTree {
    * is started again, whatever becomes of this process; undefined when there is none. Only what has got it needs no session.
    */
   readonly lend?: (slot: number) => Promise<number | undefined>;
+  /**
+   * A descriptor, the caller's, of the file that the device in `slot` is filled in, holes and all: see SpanStore.watch. `unsupported` with
+   * the reason when there is no such file.
+   */
+  readonly watch?: (slot: number) => Promise<number>;
+  /** Spans of the device in `slot` are known to be right one by one: nothing that is there will have to be refused later. */
+  readonly checked?: (slot: number) => boolean;
+  /** A directory of the file system that these files are on; undefined when they are on none. */
+  readonly directory?: string | undefined;
 }
 
 /** Flags of mount(2) that a user may set; the mount is always read-only. */
@@ -39,6 +48,10 @@ export interface MountRequest {
   readonly flags: MountFlags;
   /** `context=…` and its kin, for the data argument of mount(2), verbatim. */
   readonly securityOptions: readonly string[];
+  /** Who keeps descriptors while no daemon runs; undefined when nobody does. */
+  readonly keeper?: DescriptorKeeper | undefined;
+  /** Told what the user should know of and nobody asked for. */
+  readonly onWarning?: (message: string) => void;
   /** A read waits for spans [first, last] of device slot `device` (1-based). */
   readonly onMiss: (device: number, first: number, last: number, fileEndSpan: number) => void;
 }
@@ -53,6 +66,13 @@ export interface KeptMount {
   readonly facts: Readonly<Record<string, string | number | boolean>>;
 }
 
+/** The process above this one, which starts the next daemon with the descriptors that it has. */
+export interface DescriptorKeeper {
+  readonly pid: number;
+  /** It has them when this resolves, also if this process dies then. For a mount that must not be reached before. */
+  keep(driver: DriverName, mount: KeptMount): Promise<void>;
+}
+
 /** One way to give a tree to the kernel. */
 export interface Driver {
   readonly name: DriverName;
@@ -62,6 +82,11 @@ export interface Driver {
   mount(request: MountRequest): Promise<Mounted>;
   /** Goes on with a mount that a process before this one made and kept; takes the descriptors over. */
   adopt(request: MountRequest, kept: KeptMount): Promise<Mounted>;
+  /**
+   * For a kept mount that nobody can go on with, where the closing of its descriptors would not make its reads fail. Takes them over;
+   * resolves when they were closed, which is when the kernel has no use for the mount any more.
+   */
+  giveUp?(mountpoint: string, kept: KeptMount): Promise<void>;
 }
 
 /** A mount that answers. */

@@ -1,10 +1,9 @@
-import { messageOf, OcifsError } from "../base/errors.js";
-import { attachMount, probeFileSystem } from "../native/mount.js";
-import { closeFd, makeDeviceMount } from "./device-mount.js";
+import { OcifsError } from "../base/errors.js";
+import { attachMount } from "../native/mount.js";
+import { closeFd, erofsOptionsOf, makeDeviceMount, whyNotMountable } from "./device-mount.js";
 import type { Driver, DriverStats, KeptMount, Mounted, MountRequest } from "./driver.js";
 import { whyErofsIsUnsafe } from "./erofs-probe.js";
 import { sessionFdsOf } from "./kept-session.js";
-import { readOnlyMountAttributes } from "./mount-flags.js";
 import { detach, deviceAt } from "./mountpoint.js";
 import { Serving } from "./serving.js";
 
@@ -17,26 +16,13 @@ export const erofsDriver: Driver = {
   name: "erofs",
 
   async unavailable() {
-    if (process.getuid?.() !== 0) return "mounting EROFS needs root";
-    for (const type of ["erofs", "fuse"]) {
-      try {
-        await probeFileSystem(type);
-      } catch (error) {
-        return messageOf(error);
-      }
-    }
-    return undefined;
+    return await whyNotMountable("erofs", "fuse");
   },
 
   async mount(request) {
     const unsafe = await whyErofsIsUnsafe();
     if (unsafe !== undefined) throw new OcifsError("unsupported", `this kernel is not fit for it: ${unsafe}`);
-    const { flags, sourceName } = request;
-    const { serving, mountFd, device } = await makeDeviceMount(request, {
-      sourceName,
-      options: [...(flags.silent ? [["silent", ""] as const] : []), ...request.securityOptions.map(splitOption)],
-      attributes: readOnlyMountAttributes(flags),
-    });
+    const { serving, mountFd, device } = await makeDeviceMount(request, erofsOptionsOf(request));
     try {
       await attachMount(mountFd, request.mountpoint);
       return new ErofsMount(request, serving, device);
@@ -62,13 +48,6 @@ export const erofsDriver: Driver = {
     return new ErofsMount(request, serving, device);
   },
 };
-
-/** `key=value`; quotes around a value belong to the data string of mount(2) and not to the value. */
-function splitOption(option: string): readonly [string, string] {
-  const at = option.indexOf("=");
-  if (at < 0) return [option, ""];
-  return [option.slice(0, at), option.slice(at + 1).replace(/^"(.*)"$/s, "$1")];
-}
 
 class ErofsMount implements Mounted {
   readonly driver = "erofs";

@@ -198,6 +198,19 @@ export class OpenLayer implements AsyncDisposable {
     return this.complete && !this.#o.cache.limited ? this.store.lend() : undefined;
   }
 
+  /**
+   * A descriptor, the caller's, of the file that the layer's tar is filled in, for a file system of the kernel's own: see SpanStore.watch.
+   * `unsupported` without a cache on disk, and when a limit of the cache may want its room back.
+   */
+  async watch(): Promise<number> {
+    if (!this.#disk) throw new OcifsError("unsupported", this.#diskProblem?.sentence ?? "there is no disk cache");
+    if (!this.#o.cache.limited) return await this.store.watch();
+    throw new OcifsError(
+      "unsupported",
+      "with cachesize= a part of a layer may be given up, which the kernel would not notice",
+    );
+  }
+
   stats(): LayerStats {
     const spans = this.store.stats();
     return {

@@ -68,6 +68,7 @@ export interface NativeSpanStore {
   wake(first: number, last: number): boolean;
   park(first: number, last: number): Promise<number>;
   lend(): number;
+  watch(): Promise<number>;
   trustSuspect(): void;
   forgetMemory(): void;
   close(): void;
@@ -194,6 +195,14 @@ export class SpanStore {
   lend(): number | undefined {
     const fd = callNative(() => this.handle.lend());
     return fd < 0 ? undefined : fd;
+  }
+  /**
+   * A descriptor of `data`, the caller's, for a file system of the kernel's own whose reads raise events (native/fanotify). No
+   * process punches the file until the machine is started again. `unsupported` when there is none that could be marked, `busy`
+   * while another process does not leave it.
+   */
+  watch(): Promise<number> {
+    return awaitNative(() => this.handle.watch());
   }
   /** Suspect spans are present: somebody knows that all of `data` was flushed and right before the reboot. */
   trustSuspect(): void {

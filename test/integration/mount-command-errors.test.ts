@@ -136,8 +136,6 @@ test("indexes that do not fit: exit code 32 before it returns", async (t) => {
 test("what this version does not have is refused by name", async (t) => {
   if (!requireRootAndFuse(t)) return;
   const { layer, file, mountpoint, fails } = await setStage(t);
-  const message = /driver=fanotify: this version of ocifs has fuse, erofs, fuse-native; leave driver= out/;
-  await fails([file, mountpoint, ...layer.words, "-o", "driver=fanotify"], 32, message);
   await fails([file, mountpoint, ...layer.words, "-o", "remount"], 1, /remount .*: no mount of ocifs is there/);
   await fails(
     [file, mountpoint, ...layer.words, "-N", "/proc/1/ns/mnt"],

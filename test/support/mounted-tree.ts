@@ -27,6 +27,8 @@ export interface MountTreeOptions {
   readonly flags?: Partial<MountFlags>;
   /** Default: `fuse`. */
   readonly driver?: Driver;
+  /** Spans come into files as the cache has them; default: into memory. */
+  readonly onDisk?: boolean;
   /** Changes the tarindex before it is mounted. */
   readonly patchIndex?: (path: string) => Promise<void>;
   /** Takes this index instead of one made here. */
@@ -44,6 +46,8 @@ const indexes = new WeakMap<Uint8Array, Uint8Array>();
  */
 export class MountedTree implements AsyncDisposable {
   policy: MissPolicy = "fill";
+  /** Spans come into memory, as when the disk is full. */
+  onlyMemory = false;
   /** Misses so far, in order. */
   readonly misses: Miss[] = [];
   readonly #cleanup = new Cleanup();
@@ -82,9 +86,10 @@ export class MountedTree implements AsyncDisposable {
         sizeBytes: (image.info().devices[0]?.blocks ?? 0) * 512,
         spanBytes: options.spanBytes ?? 64 << 10,
       });
+      const openFile = (name: string) => (options.onDisk ? openSync(join(directory, name), "w+") : -1);
       const store = new SpanStore({
-        dataFd: -1,
-        spansFd: -1,
+        dataFd: openFile("data"),
+        spansFd: openFile("spans"),
         outStarts: table.outStarts,
         partition: table.partition,
         bootId: new Uint8Array(16),
@@ -97,7 +102,13 @@ export class MountedTree implements AsyncDisposable {
       const request: MountRequest = {
         mountpoint,
         sourceName: "test",
-        tree: { image, devices: [store] },
+        tree: {
+          image,
+          devices: [store],
+          ...(options.onDisk ? { watch: () => store.watch(), checked: () => true, directory } : {}),
+        },
+        // Kept by whoever runs the test, who outlives it.
+        keeper: { pid: process.ppid, keep: async () => undefined },
         allowOther: false,
         flags: { ...noMountFlags, ...options.flags },
         securityOptions: [],
@@ -159,7 +170,7 @@ export class MountedTree implements AsyncDisposable {
       ...this.table.decodeInput(),
       digest: undefined,
       discard: false,
-      onlyMemory: false,
+      onlyMemory: this.onlyMemory,
     });
     assert.equal(failed, undefined);
     this.#filling.delete(span);
