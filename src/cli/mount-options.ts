@@ -212,7 +212,7 @@ export const optionTable: readonly OptionRow[] = [
   row("driver", "driver", oneOf(drivers), {
     placeholder: drivers.join("|"),
     defaultText: defaultMountOptions.driver,
-    help: "how the tree is given to the kernel: fuse, as root the kernel's EROFS (erofs, fanotify), or the package fuse-native (libfuse 2)",
+    help: "who answers the kernel: fuse, as root its own EROFS (erofs, fanotify), or the package fuse-native",
   }),
   row("cachedir", "cacheDir", wanted, {
     placeholder: "DIR",
