@@ -12,6 +12,7 @@ void InitLayer(Napi::Env env, Napi::Object exports);
 void InitFuse(Napi::Env env, Napi::Object exports);
 void InitMount(Napi::Env env, Napi::Object exports);
 void InitContent(Napi::Env env, Napi::Object exports);
+void InitTar(Napi::Env env, Napi::Object exports);
 }  // namespace ocifs
 
 static Napi::Object Init(Napi::Env env, Napi::Object exports) {
@@ -25,6 +26,7 @@ static Napi::Object Init(Napi::Env env, Napi::Object exports) {
   ocifs::InitFuse(env, exports);
   ocifs::InitMount(env, exports);
   ocifs::InitContent(env, exports);
+  ocifs::InitTar(env, exports);
   return exports;
 }
 

@@ -140,12 +140,15 @@ Napi::Value Finish(Napi::Env env, inflate::Recorder& recorder) {
   ThrowIfFailed(env, recorder.Finish(&r));
   Napi::Uint8Array digests = Napi::Uint8Array::New(env, r.span_digests.size());
   if (!r.span_digests.empty()) std::memcpy(digests.Data(), r.span_digests.data(), r.span_digests.size());
+  Napi::Uint8Array digest = Napi::Uint8Array::New(env, r.digest.size());
+  std::copy(r.digest.begin(), r.digest.end(), digest.Data());
   Napi::Object o = Napi::Object::New(env);
   o.Set("compressedSizeBytes", Napi::Number::New(env, static_cast<double>(r.compressed_size)));
   o.Set("uncompressedSizeBytes", Napi::Number::New(env, static_cast<double>(r.uncompressed_size)));
   o.Set("checkpointCount", Napi::Number::New(env, static_cast<double>(r.checkpoint_count)));
   o.Set("trailingBytes", Napi::Number::New(env, static_cast<double>(r.trailing_bytes)));
   o.Set("spanDigests", digests);
+  o.Set("digest", digest);
   return o;
 }
 

@@ -29,7 +29,7 @@ Status WriteAt(int fd, const uint8_t* p, size_t n, uint64_t offset) {
 
 void CheckpointWriter::Output(const uint8_t* data, size_t size) {
   if (size == 0) return;
-  sha_.Update(data, size);
+  sums_.Update(data, size);
   out_ += size;
   if (size >= kWindowBytes) {
     std::copy_n(data + size - kWindowBytes, kWindowBytes, ring_);
@@ -50,9 +50,8 @@ const uint8_t* CheckpointWriter::Window() {
 }
 
 void CheckpointWriter::EndSpan() {
-  const auto d = sha_.Final();
+  const auto d = sums_.End(Sha256Pair::kSecond);
   digests_.insert(digests_.end(), d.begin(), d.end());
-  sha_.Reset();
 }
 
 Status CheckpointWriter::Checkpoint(uint64_t in, uint8_t bits) {
@@ -72,6 +71,7 @@ Status CheckpointWriter::Checkpoint(uint64_t in, uint8_t bits) {
 
 Status CheckpointWriter::Finish() {
   if (count_ > 0) EndSpan();
+  digest_ = sums_.End(Sha256Pair::kFirst);
   uint8_t header[kZinfoHeaderBytes];
   StoreLe(header, count_, 4);
   StoreLe(header + 4, span_size_, 8);

@@ -2,11 +2,12 @@
 // memory does not grow with the layer (but for 32 bytes of digest a span). Little-endian, packed:
 //   u32 count, u64 span size; then u64 in, u64 out, u8 bits, 32768 bytes of window.
 #pragma once
+#include <array>
 #include <cstdint>
 #include <vector>
 
-#include "../base/sha256.h"
 #include "../base/status.h"
+#include "../hash/sha256_pair.h"
 #include "span_decoder.h"
 
 namespace ocifs::inflate {
@@ -38,6 +39,8 @@ class CheckpointWriter {
   uint64_t out() const { return out_; }
   // SHA-256 of the uncompressed bytes of each span, 32 bytes each; complete after Finish.
   const std::vector<uint8_t>& span_digests() const { return digests_; }
+  // Of all output; complete after Finish.
+  const std::array<uint8_t, 32>& digest() const { return digest_; }
 
  private:
   void EndSpan();
@@ -48,8 +51,9 @@ class CheckpointWriter {
   size_t ring_at_ = 0;  // where the next output byte goes
   uint8_t ring_[kWindowBytes] = {};
   uint8_t record_[kZinfoRecordBytes];
-  Sha256 sha_;
+  Sha256Pair sums_;  // of all output, and of the span
   std::vector<uint8_t> digests_;
+  std::array<uint8_t, 32> digest_ = {};
 };
 
 }  // namespace ocifs::inflate

@@ -41,7 +41,7 @@ class RecorderOf final : public Recorder {
     if (!framing_.MayEnd()) return Status::Corrupt(std::string("gzip: the blob ends inside ") + framing_.Part());
     Status s = writer_.Finish();
     if (!s.ok()) return s;
-    *result = Recorded{taken_, writer_.out(), writer_.count(), framing_.garbage(), writer_.span_digests()};
+    *result = Recorded{taken_, writer_.out(), writer_.count(), framing_.garbage(), writer_.span_digests(), writer_.digest()};
     return s;
   }
 

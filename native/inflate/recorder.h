@@ -2,6 +2,7 @@
 // uncompressed bytes to the caller and writes the zinfo. Checkpoints are those of erofs-utils for one member and of SOCI for
 // several: the first deflate block, then each block boundary more than a span behind the last checkpoint.
 #pragma once
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -24,6 +25,7 @@ struct Recorded {
   uint64_t checkpoint_count = 0;
   uint64_t trailing_bytes = 0;        // behind the last member and its zero padding: ignored, as gzip(1) does
   std::vector<uint8_t> span_digests;  // SHA-256 of each span's uncompressed bytes, 32 bytes each
+  std::array<uint8_t, 32> digest = {};  // SHA-256 of all uncompressed bytes
 };
 
 class Recorder : public Stepper {

@@ -83,6 +83,16 @@ export class InodeTable {
     return id;
   }
 
+  /** A file of one extent, or of none when it is empty. */
+  addWholeFile(
+    metadata: InodeMetadata,
+    { sizeBytes, device, deviceOffset }: { sizeBytes: number; device: number; deviceOffset: number },
+  ): number {
+    const id = this.add(metadata, { kind: "file", sizeBytes, device, extents: [] });
+    if (sizeBytes > 0) this.#data[id] = deviceOffset;
+    return id;
+  }
+
   /** Replaces everything but type and content. */
   setMetadata(id: number, metadata: InodeMetadata): void {
     this.#mode[id] = (this.mode(id) & ~0o7777) | (metadata.permissions & 0o7777);

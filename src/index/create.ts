@@ -195,7 +195,9 @@ class LayerPass {
   readonly #options: CreateLayerIndexOptions;
   readonly #tree: TarTree;
   readonly #walker: TarWalker;
-  readonly #tarHash: DigestStream;
+  readonly #diffIdAlgorithm: "sha256" | "sha512";
+  /** Undefined while the recorder does it. */
+  #tarHash: DigestStream | undefined;
   readonly #spend: (bytes: number) => Promise<void>;
   #tarBytes = 0;
   #entryCount = 0;
@@ -205,16 +207,22 @@ class LayerPass {
     this.#options = options;
     this.#spend = spend;
     const { expectedDiffId } = options;
-    this.#tarHash = openDigestStream(expectedDiffId === undefined ? "sha256" : algorithmOf(expectedDiffId));
+    this.#diffIdAlgorithm = expectedDiffId === undefined ? "sha256" : algorithmOf(expectedDiffId);
     this.spanSizeBytes = options.spanSizeBytes ?? defaultSpanSizeBytes;
     this.whiteouts = options.whiteouts ?? "keep";
     if (!Number.isSafeInteger(this.spanSizeBytes) || this.spanSizeBytes < 64 << 10 || this.spanSizeBytes > 2 ** 30) {
       throw new OcifsError("usage", `index create: span size ${this.spanSizeBytes}, want 64 KiB to 1 GiB in bytes`);
     }
     this.#tree = new TarTree({ whiteouts: this.whiteouts });
-    this.#walker = new TarWalker((entry) => {
-      this.#entryCount++;
-      this.#tree.add(entry);
+    this.#walker = new TarWalker({
+      entry: (entry) => {
+        this.#entryCount++;
+        this.#tree.add(entry);
+      },
+      plainEntries: (entries) => {
+        this.#entryCount += entries.count;
+        this.#tree.addPlain(entries);
+      },
     });
   }
 
@@ -225,6 +233,9 @@ class LayerPass {
   async run(input: BlobInput, openZinfo: () => Promise<FileHandle>): Promise<LayerContent> {
     const first = (await input.next()) ?? new Uint8Array(0);
     const encoding = encodingOf(first);
+    if (encoding !== "gzip" || this.#diffIdAlgorithm !== "sha256") {
+      this.#tarHash = openDigestStream(this.#diffIdAlgorithm);
+    }
     if (encoding === "tar") return await this.#runTar(first, input);
     if (encoding === "zstd") return await this.#runZstd(first, input);
     const zinfo = await openZinfo();
@@ -252,7 +263,7 @@ class LayerPass {
       }
       const hex = Buffer.from(result.spanDigests).toString("hex");
       const spanDigests = Array.from({ length: result.checkpointCount }, (_, i) => hex.slice(i * 64, i * 64 + 64));
-      return { blobTrailingBytes: result.trailingBytes, ...this.#finishTar(), spanDigests };
+      return { blobTrailingBytes: result.trailingBytes, ...this.#finishTar(result.digest), spanDigests };
     } finally {
       recorder.close();
     }
@@ -293,7 +304,7 @@ class LayerPass {
   async #onTar(bytes: Uint8Array, input: BlobInput): Promise<void> {
     // A checkpoint has a window of 32 KiB.
     await this.#spend(Math.ceil((bytes.length / this.spanSizeBytes) * (33 << 10)));
-    const taken = Promise.allSettled([this.#options.tarSink?.(bytes, this.#tarBytes), this.#tarHash.update(bytes)]);
+    const taken = Promise.allSettled([this.#options.tarSink?.(bytes, this.#tarBytes), this.#tarHash?.update(bytes)]);
     try {
       this.#walker.push(bytes);
     } finally {
@@ -309,8 +320,12 @@ class LayerPass {
     });
   }
 
-  #finishTar(): { end: TarEnd; diffId: Digest } {
-    return { end: this.#walker.finish(), diffId: this.#tarHash.finish() };
+  /** `sha256`: what the recorder has computed. */
+  #finishTar(sha256?: Uint8Array): { end: TarEnd; diffId: Digest } {
+    const end = this.#walker.finish();
+    if (this.#tarHash !== undefined) return { end, diffId: this.#tarHash.finish() };
+    if (sha256 === undefined) throw new OcifsError("internal", "index create: nobody hashed the layer");
+    return { end, diffId: `sha256:${Buffer.from(sha256).toString("hex")}` };
   }
 }
 

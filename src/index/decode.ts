@@ -20,6 +20,8 @@ export interface RecordedLayer {
   readonly checkpointCount: number;
   /** SHA-256 of each span's uncompressed bytes, 32 bytes each, in order. */
   readonly spanDigests: Uint8Array;
+  /** SHA-256 of all uncompressed bytes. */
+  readonly digest: Uint8Array;
   /** Bytes of the blob behind the end of its stream, which nobody reads. */
   readonly trailingBytes: number;
 }

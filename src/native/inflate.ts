@@ -8,6 +8,8 @@ export interface RecordedGzip {
   readonly checkpointCount: number;
   /** SHA-256 of each span's uncompressed bytes, 32 bytes each, in order. */
   readonly spanDigests: Uint8Array;
+  /** SHA-256 of all uncompressed bytes. */
+  readonly digest: Uint8Array;
   /** Bytes behind the last member and its zero padding. Ignored, as gzip(1) does with a warning. */
   readonly trailingBytes: number;
 }
