@@ -10,15 +10,16 @@ import { WriteBudget } from "../cache/write-budget.js";
 import { layOut, type TarindexLayout } from "../erofs/layout.js";
 import { writePlanned } from "../erofs/tarindex-writer.js";
 import { openGzipRecorder, openZstdStream } from "../native/inflate.js";
+import { openLayerHash } from "../native/sha256.js";
 import { algorithmOf, type Digest } from "../oci/digest.js";
 import { type DigestStream, openDigestStream } from "../oci/digest-stream.js";
 import { blockBytes } from "../tar/header.js";
 import { type TarEnd, TarWalker } from "../tar/walker.js";
 import { BlobInput } from "./blob-input.js";
 import { decodeBlob, type LayerRecorder } from "./decode.js";
+import { EqualSpans } from "./equal-spans.js";
 import { digestOfFile, fromSystemError, type IndexPaths, indexPathsIn, PendingFiles } from "./files.js";
 import { type IndexedFile, type IndexManifest, indexFormatVersion, serializeIndexManifest } from "./manifest.js";
-import { SpanHasher } from "./span-hasher.js";
 import { type FinishedTarTree, TarTree, type WhiteoutMode } from "./tar-tree.js";
 
 export interface IndexProgress {
@@ -195,9 +196,9 @@ class LayerPass {
   readonly #options: CreateLayerIndexOptions;
   readonly #tree: TarTree;
   readonly #walker: TarWalker;
-  readonly #diffIdAlgorithm: "sha256" | "sha512";
-  /** Undefined while the recorder does it. */
-  #tarHash: DigestStream | undefined;
+  readonly #hash = openLayerHash();
+  /** Of a layer whose diffID is of another algorithm. */
+  readonly #otherHash: DigestStream | undefined;
   readonly #spend: (bytes: number) => Promise<void>;
   #tarBytes = 0;
   #entryCount = 0;
@@ -207,7 +208,8 @@ class LayerPass {
     this.#options = options;
     this.#spend = spend;
     const { expectedDiffId } = options;
-    this.#diffIdAlgorithm = expectedDiffId === undefined ? "sha256" : algorithmOf(expectedDiffId);
+    const algorithm = expectedDiffId === undefined ? "sha256" : algorithmOf(expectedDiffId);
+    if (algorithm !== "sha256") this.#otherHash = openDigestStream(algorithm);
     this.spanSizeBytes = options.spanSizeBytes ?? defaultSpanSizeBytes;
     this.whiteouts = options.whiteouts ?? "keep";
     if (!Number.isSafeInteger(this.spanSizeBytes) || this.spanSizeBytes < 64 << 10 || this.spanSizeBytes > 2 ** 30) {
@@ -233,9 +235,6 @@ class LayerPass {
   async run(input: BlobInput, openZinfo: () => Promise<FileHandle>): Promise<LayerContent> {
     const first = (await input.next()) ?? new Uint8Array(0);
     const encoding = encodingOf(first);
-    if (encoding !== "gzip" || this.#diffIdAlgorithm !== "sha256") {
-      this.#tarHash = openDigestStream(this.#diffIdAlgorithm);
-    }
     if (encoding === "tar") return await this.#runTar(first, input);
     if (encoding === "zstd") return await this.#runZstd(first, input);
     const zinfo = await openZinfo();
@@ -249,48 +248,40 @@ class LayerPass {
     recorder: LayerRecorder,
   ): Promise<Omit<LayerContent, "encoding" | "zinfo">> {
     try {
-      await decodeBlob(first, input, recorder, (bytes) => this.#onTar(bytes, input));
+      await decodeBlob(first, input, recorder, (bytes, spanStarts) => this.#onTar(bytes, spanStarts, input));
       const result = recorder.finish();
-      if (
-        result.uncompressedSizeBytes !== this.#tarBytes ||
-        result.spanDigests.length !== 32 * result.checkpointCount
-      ) {
+      const content = this.#finishTar();
+      if (result.uncompressedSizeBytes !== this.#tarBytes || content.spanDigests.length !== result.checkpointCount) {
         throw new OcifsError(
           "internal",
-          `index create: the layer's recorder counted ${result.uncompressedSizeBytes} bytes and ${result.spanDigests.length / 32} spans, ` +
-            `want ${this.#tarBytes} and ${result.checkpointCount}`,
+          `index create: the layer's recorder counted ${result.uncompressedSizeBytes} bytes and ${result.checkpointCount} spans, ` +
+            `want ${this.#tarBytes} and ${content.spanDigests.length}`,
         );
       }
-      const hex = Buffer.from(result.spanDigests).toString("hex");
-      const spanDigests = Array.from({ length: result.checkpointCount }, (_, i) => hex.slice(i * 64, i * 64 + 64));
-      return { blobTrailingBytes: result.trailingBytes, ...this.#finishTar(result.digest), spanDigests };
+      return { blobTrailingBytes: result.trailingBytes, ...content };
     } finally {
       recorder.close();
     }
   }
 
   async #runZstd(first: Uint8Array, input: BlobInput): Promise<LayerContent> {
-    const spans = new SpanHasher(this.spanSizeBytes);
+    const spans = new EqualSpans(this.spanSizeBytes);
     const decoder = openZstdStream();
     try {
-      await decodeBlob(first, input, decoder, async (bytes) => {
-        spans.update(bytes);
-        await this.#onTar(bytes, input);
-      });
+      await decodeBlob(first, input, decoder, (bytes) => this.#onTarOfEqualSpans(bytes, spans, input));
       decoder.finish();
     } finally {
       decoder.close();
     }
-    return { encoding: "zstd", blobTrailingBytes: 0, ...this.#finishTar(), spanDigests: spans.finish() };
+    return { encoding: "zstd", blobTrailingBytes: 0, ...this.#finishTar() };
   }
 
   async #runTar(first: Uint8Array, input: BlobInput): Promise<LayerContent> {
-    const spans = new SpanHasher(this.spanSizeBytes);
+    const spans = new EqualSpans(this.spanSizeBytes);
     for (let piece: Uint8Array | undefined = first; piece !== undefined; piece = await input.next()) {
       const accounted = Promise.allSettled([input.account(piece)]);
       try {
-        spans.update(piece);
-        await this.#onTar(piece, input);
+        await this.#onTarOfEqualSpans(piece, spans, input);
       } finally {
         // The piece is the pool thread's until then.
         await accounted;
@@ -298,13 +289,21 @@ class LayerPass {
       const [account] = await accounted;
       if (account.status === "rejected") throw account.reason;
     }
-    return { encoding: "tar", blobTrailingBytes: 0, ...this.#finishTar(), spanDigests: spans.finish() };
+    return { encoding: "tar", blobTrailingBytes: 0, ...this.#finishTar() };
   }
 
-  async #onTar(bytes: Uint8Array, input: BlobInput): Promise<void> {
+  #onTarOfEqualSpans(bytes: Uint8Array, spans: EqualSpans, input: BlobInput): Promise<void> {
+    return this.#onTar(bytes, spans.startsBefore(this.#tarBytes + bytes.length), input);
+  }
+
+  async #onTar(bytes: Uint8Array, spanStarts: Float64Array, input: BlobInput): Promise<void> {
     // A checkpoint has a window of 32 KiB.
     await this.#spend(Math.ceil((bytes.length / this.spanSizeBytes) * (33 << 10)));
-    const taken = Promise.allSettled([this.#options.tarSink?.(bytes, this.#tarBytes), this.#tarHash?.update(bytes)]);
+    const taken = Promise.allSettled([
+      bytes.length > 0 ? this.#options.tarSink?.(bytes, this.#tarBytes) : undefined,
+      this.#hash.update(bytes, spanStarts),
+      this.#otherHash?.update(bytes),
+    ]);
     try {
       this.#walker.push(bytes);
     } finally {
@@ -320,12 +319,15 @@ class LayerPass {
     });
   }
 
-  /** `sha256`: what the recorder has computed. */
-  #finishTar(sha256?: Uint8Array): { end: TarEnd; diffId: Digest } {
+  #finishTar(): Pick<LayerContent, "end" | "diffId" | "spanDigests"> {
     const end = this.#walker.finish();
-    if (this.#tarHash !== undefined) return { end, diffId: this.#tarHash.finish() };
-    if (sha256 === undefined) throw new OcifsError("internal", "index create: nobody hashed the layer");
-    return { end, diffId: `sha256:${Buffer.from(sha256).toString("hex")}` };
+    const { digest, spanDigests } = this.#hash.finish();
+    const hex = Buffer.from(spanDigests).toString("hex");
+    return {
+      end,
+      diffId: this.#otherHash?.finish() ?? `sha256:${Buffer.from(digest).toString("hex")}`,
+      spanDigests: Array.from({ length: hex.length / 64 }, (_, i) => hex.slice(i * 64, i * 64 + 64)),
+    };
   }
 }
 
