@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { OcifsError } from "../base/errors.js";
 import { limits } from "../base/limits.js";
+import type { ByteStringColumns } from "../native/tarindex.js";
 
 /**
  * A multiplicative hash over bytes [start, end), continuing from `hash`. The shift after each byte lets the seed reach all bits,
@@ -63,6 +64,11 @@ export class ByteTable {
 
   get count(): number {
     return this.#count;
+  }
+
+  /** All of them; valid until the next `intern`. */
+  columns(): ByteStringColumns {
+    return { count: this.#count, bytes: this.#arena.bytes, offsets: this.#offsets, lengths: this.#lengths };
   }
 
   /** A view, valid until the next `intern`. */

@@ -1,5 +1,6 @@
 import { OcifsError } from "../base/errors.js";
 import { limits } from "../base/limits.js";
+import type { TreeColumns } from "../native/tarindex.js";
 import { ByteArena, ByteTable, hashBytes, hashSeed } from "./byte-arena.js";
 import { fileType, fileTypeMask } from "./format.js";
 import { grown, type InodeMetadata, InodeTable } from "./inode-table.js";
@@ -76,21 +77,6 @@ export class FileTree {
     return this.#nameBytes[entry] ?? 0;
   }
 
-  /** Orders two names as EROFS wants them: unsigned bytes, a prefix before what it begins. */
-  compareNames(a: number, b: number): number {
-    const bytes = this.#names.bytes;
-    const aStart = this.#nameOffset[a] ?? 0;
-    const bStart = this.#nameOffset[b] ?? 0;
-    const aBytes = this.nameBytes(a);
-    const bBytes = this.nameBytes(b);
-    const common = Math.min(aBytes, bBytes);
-    for (let i = 0; i < common; i++) {
-      const difference = (bytes[aStart + i] ?? 0) - (bytes[bStart + i] ?? 0);
-      if (difference !== 0) return difference;
-    }
-    return aBytes - bBytes;
-  }
-
   /** The path from the root, for messages. */
   path(entry: number): Uint8Array {
     const names: Uint8Array[] = [];
@@ -115,6 +101,22 @@ export class FileTree {
     if (this.#count * 2 > this.#slots.length) this.#growSlots();
     else this.#slots[slot] = entry;
     return entry;
+  }
+
+  /** All of it, as native code reads it; valid until the tree changes. */
+  columns(): TreeColumns {
+    return {
+      entryCount: this.#count,
+      names: this.#names.bytes,
+      nameOffset: this.#nameOffset,
+      nameBytes: this.#nameBytes,
+      parent: this.#parent,
+      inode: this.#inode,
+      firstChild: this.#firstChild,
+      nextSibling: this.#nextSibling,
+      ...this.inodes.columns(),
+      xattrAreas: this.xattrs.columns(),
+    };
   }
 
   /** Makes the entry a name of the inode. What it named before goes, a directory with all below it. */

@@ -1,4 +1,5 @@
 import { OcifsError } from "../base/errors.js";
+import type { InodeColumns } from "../native/tarindex.js";
 import type { ByteTable } from "./byte-arena.js";
 import type { DataExtent } from "./extents.js";
 import { encodeDevice, fileType } from "./format.js";
@@ -152,22 +153,22 @@ export class InodeTable {
     return this.#targets.at(this.#data[id] ?? 0);
   }
 
-  /** A file's extents, ascending. */
-  extents(id: number): readonly DataExtent[] {
-    const start = this.#data[id] ?? -1;
-    if (start >= 0) return [{ offset: 0, sizeBytes: this.sizeBytes(id), deviceOffset: start }];
-    const flat = this.#pieces.get(id);
-    if (flat === undefined) return [];
-    return Array.from({ length: flat.length / 3 }, (_, i) => ({
-      offset: flat[i * 3] ?? 0,
-      sizeBytes: flat[i * 3 + 1] ?? 0,
-      deviceOffset: flat[i * 3 + 2] ?? 0,
-    }));
-  }
-
-  /** Byte in the device where a file's only extent begins; -1 when it has none or several. The common case, without objects. */
-  wholeExtent(id: number): number {
-    return this.#data[id] ?? -1;
+  /** All of it, as native code reads it; valid until the table changes. */
+  columns(): InodeColumns {
+    return {
+      inodeCount: this.#count,
+      mode: this.#mode,
+      uid: this.#uid,
+      gid: this.#gid,
+      mtimeSeconds: this.#mtimeSeconds,
+      mtimeNanoseconds: this.#mtimeNanoseconds,
+      sizeBytes: this.#sizeBytes,
+      data: this.#data,
+      device: this.#device,
+      xattrs: this.#xattrs,
+      targets: this.#targets.columns(),
+      pieces: Array.from(this.#pieces, ([inode, numbers]) => ({ inode, numbers })),
+    };
   }
 
   #setFile(id: number, sizeBytes: number, device: number, extents: readonly DataExtent[]): void {

@@ -7,10 +7,10 @@ import { version } from "../base/version.js";
 import type { BlobSource } from "../blob/blob-source.js";
 import { type CacheRoom, unlimitedRoom } from "../cache/room.js";
 import { WriteBudget } from "../cache/write-budget.js";
-import { layOut, type TarindexLayout } from "../erofs/layout.js";
-import { writePlanned } from "../erofs/tarindex-writer.js";
+import { layOut, writePlanned } from "../erofs/tarindex-writer.js";
 import { openGzipRecorder, openZstdStream } from "../native/inflate.js";
 import { openLayerHash } from "../native/sha256.js";
+import type { PlannedTarindex } from "../native/tarindex.js";
 import { algorithmOf, type Digest } from "../oci/digest.js";
 import { type DigestStream, openDigestStream } from "../oci/digest-stream.js";
 import { blockBytes } from "../tar/header.js";
@@ -376,7 +376,7 @@ async function writeTarindexFile(
 }
 
 /** Ascending, without those that lost their name. */
-function nidsOf(inodes: ReadonlySet<number>, { nids }: TarindexLayout): readonly number[] {
+function nidsOf(inodes: ReadonlySet<number>, { nids }: PlannedTarindex): readonly number[] {
   const found = [...inodes].flatMap((inode) => nids[inode] || []).sort((a, b) => a - b);
   if (found.length > limits.impliedDirectories) {
     throw new OcifsError(
