@@ -9,7 +9,7 @@
       "sparse/sparse.cc", "sparse/tree_usage.cc", "sparse/binding.cc",
       "fdpass/message.cc", "fdpass/poller.cc", "fdpass/binding.cc", "notify/binding.cc",
       "hash/sha256_pair.cc", "hash/binding.cc", "tar/header_scan.cc", "tar/binding.cc",
-      "tarindex/plan.cc", "tarindex/writer.cc", "tarindex/binding.cc",
+      "tarindex/plan.cc", "tarindex/writer.cc", "tarindex/append.cc", "tarindex/binding.cc",
       "layer/span_store.cc", "layer/span_writes.cc", "layer/span_eviction.cc", "layer/span_lending.cc", "layer/span_fill.cc", "layer/binding.cc",
       "fuse/session.cc", "fuse/requests.cc", "fuse/reads.cc", "fuse/reply.cc", "fuse/tree_files.cc", "fuse/device_files.cc",
       "fuse/binding.cc",

@@ -1,5 +1,6 @@
 // N-API wrapper of the header scan.
 #include "../base/napi_util.h"
+#include "columns.h"
 #include "header_scan.h"
 
 namespace ocifs {
@@ -8,17 +9,20 @@ namespace {
 using tar::HeaderScan;
 using tar::PlainEntry;
 
-// Numbers of one entry, in this order; src/tar/plain-entries.ts reads them.
-constexpr size_t kColumns = 13;
-
 void Store(const PlainEntry& e, double* out) {
-  const double values[kColumns] = {
-      static_cast<double>(e.type),     static_cast<double>(e.mode),      static_cast<double>(e.uid),  static_cast<double>(e.gid),
-      static_cast<double>(e.mtime),    static_cast<double>(e.size),      static_cast<double>(e.path), static_cast<double>(e.path_end),
-      static_cast<double>(e.name),     static_cast<double>(e.link),      static_cast<double>(e.link_end), static_cast<double>(e.header_at),
-      e.shares_directory ? 1.0 : 0.0,
-  };
-  for (size_t i = 0; i < kColumns; i++) out[i] = values[i];
+  out[tar::kType] = static_cast<double>(e.type);
+  out[tar::kMode] = e.mode;
+  out[tar::kUid] = static_cast<double>(e.uid);
+  out[tar::kGid] = static_cast<double>(e.gid);
+  out[tar::kMtime] = static_cast<double>(e.mtime);
+  out[tar::kSize] = static_cast<double>(e.size);
+  out[tar::kPath] = static_cast<double>(e.path);
+  out[tar::kPathEnd] = static_cast<double>(e.path_end);
+  out[tar::kName] = static_cast<double>(e.name);
+  out[tar::kLink] = static_cast<double>(e.link);
+  out[tar::kLinkEnd] = static_cast<double>(e.link_end);
+  out[tar::kHeaderAt] = static_cast<double>(e.header_at);
+  out[tar::kSharesDirectory] = e.shares_directory ? 1 : 0;
 }
 
 // scanTarHeaders(bytes, at, skip, maximum, numbers, names, place) → count; `place` is set to where the scan ended: [at, skip]
@@ -29,7 +33,7 @@ Napi::Value ScanTarHeaders(const Napi::CallbackInfo& info) {
   auto numbers = info[4].As<Napi::Float64Array>();
   auto names = info[5].As<Napi::Uint8Array>();
   auto place = info[6].As<Napi::Float64Array>();
-  if (at > bytes.ByteLength() || maximum > numbers.ElementLength() / kColumns || place.ElementLength() < 2)
+  if (at > bytes.ByteLength() || maximum > numbers.ElementLength() / tar::kColumnCount || place.ElementLength() < 2)
     throw ToError(env, Status::Usage("tar scan: an offset or an array does not fit"));
   HeaderScan scan(bytes.Data() + at, bytes.ByteLength() - at, skip, tar::Names{.bytes = names.Data(), .capacity = names.ByteLength()});
   double* const out = numbers.Data();
@@ -37,7 +41,7 @@ Napi::Value ScanTarHeaders(const Napi::CallbackInfo& info) {
   PlainEntry entry;
   for (; count < maximum && scan.Next(&entry); count++) {
     entry.header_at += at;
-    Store(entry, out + count * kColumns);
+    Store(entry, out + count * tar::kColumnCount);
   }
   place.Data()[0] = static_cast<double>(at + scan.at());
   place.Data()[1] = static_cast<double>(scan.skip());

@@ -1,10 +1,13 @@
 // N-API wrapper of the tarindex writer. Columns are typed arrays of src/erofs, read in place.
+#include <algorithm>
 #include <cstring>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "../base/napi_util.h"
+#include "../tar/columns.h"
+#include "append.h"
 #include "plan.h"
 #include "writer.h"
 
@@ -117,9 +120,72 @@ Napi::Value PlanTarindex(const Napi::CallbackInfo& info) {
   return o;
 }
 
+// A typed array that is written to.
+template <class T>
+T* Mutable(const Napi::Object& columns, const char* name, size_t* size) {
+  const T* const data = Column<T>(columns, name, 0);
+  *size = std::min(*size, columns.Get(name).As<Napi::TypedArray>().ElementLength());
+  return const_cast<T*>(data);
+}
+
+struct UsedCounts {
+  static constexpr size_t kNames = 0, kEntries = 1, kInodes = 2, kTargetBytes = 3, kTargets = 4, kCount = 5;
+};
+
+// appendPlain(columns, scanned, from, count, base, device) → the first entry that was not added; `columns.used` says how much of them is.
+Napi::Value AppendPlainEntries(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const Napi::Object o = info[0].As<Napi::Object>(), scanned = info[1].As<Napi::Object>(), strings = o.Get("targets").As<Napi::Object>();
+  double* const used = const_cast<double*>(Column<double>(o, "used", UsedCounts::kCount));
+  GrowingTree tree;
+  tree.names_capacity = tree.entry_capacity = tree.slot_count = tree.inode_capacity = SIZE_MAX;
+  tree.names = Mutable<uint8_t>(o, "names", &tree.names_capacity);
+  tree.name_offset = Mutable<uint32_t>(o, "nameOffset", &tree.entry_capacity);
+  tree.name_bytes = Mutable<uint8_t>(o, "nameBytes", &tree.entry_capacity);
+  tree.parent = Mutable<int32_t>(o, "parent", &tree.entry_capacity);
+  tree.inode = Mutable<int32_t>(o, "inode", &tree.entry_capacity);
+  tree.first_child = Mutable<int32_t>(o, "firstChild", &tree.entry_capacity);
+  tree.next_sibling = Mutable<int32_t>(o, "nextSibling", &tree.entry_capacity);
+  tree.depth = Mutable<uint16_t>(o, "depth", &tree.entry_capacity);
+  tree.slots = Mutable<int32_t>(o, "slots", &tree.slot_count);
+  tree.mode = Mutable<uint16_t>(o, "mode", &tree.inode_capacity);
+  tree.uid = Mutable<uint32_t>(o, "uid", &tree.inode_capacity);
+  tree.gid = Mutable<uint32_t>(o, "gid", &tree.inode_capacity);
+  tree.mtime_seconds = Mutable<double>(o, "mtimeSeconds", &tree.inode_capacity);
+  tree.mtime_nanoseconds = Mutable<uint32_t>(o, "mtimeNanoseconds", &tree.inode_capacity);
+  tree.size = Mutable<double>(o, "sizeBytes", &tree.inode_capacity);
+  tree.data = Mutable<double>(o, "data", &tree.inode_capacity);
+  tree.device = Mutable<uint16_t>(o, "device", &tree.inode_capacity);
+  tree.xattrs = Mutable<int32_t>(o, "xattrs", &tree.inode_capacity);
+  GrowingStrings& targets = tree.targets;
+  targets.bytes_capacity = targets.capacity = targets.slot_count = SIZE_MAX;
+  targets.bytes = Mutable<uint8_t>(strings, "bytes", &targets.bytes_capacity);
+  targets.offsets = Mutable<double>(strings, "offsets", &targets.capacity);
+  targets.lengths = Mutable<uint32_t>(strings, "lengths", &targets.capacity);
+  targets.slots = Mutable<int32_t>(strings, "slots", &targets.slot_count);
+  tree.hash_seed = static_cast<uint32_t>(ToU64(o.Get("hashSeed"), "hashSeed"));
+  tree.maximum_depth = static_cast<uint16_t>(ToU64(o.Get("maximumDepth"), "maximumDepth"));
+  tree.names_used = static_cast<size_t>(used[UsedCounts::kNames]);
+  tree.entry_count = static_cast<size_t>(used[UsedCounts::kEntries]);
+  tree.inode_count = static_cast<size_t>(used[UsedCounts::kInodes]);
+  targets.bytes_used = static_cast<size_t>(used[UsedCounts::kTargetBytes]);
+  targets.count = static_cast<size_t>(used[UsedCounts::kTargets]);
+  const size_t from = ToU64(info[2], "from"), count = ToU64(info[3], "count");
+  const ScannedEntries entries{Column<double>(scanned, "numbers", count * tar::kColumnCount), Column<uint8_t>(scanned, "names", 0), count,
+                               info[4].As<Napi::Number>().DoubleValue(), static_cast<uint16_t>(ToU64(info[5], "device"))};
+  const size_t next = AppendPlain(&tree, entries, from);
+  used[UsedCounts::kNames] = static_cast<double>(tree.names_used);
+  used[UsedCounts::kEntries] = static_cast<double>(tree.entry_count);
+  used[UsedCounts::kInodes] = static_cast<double>(tree.inode_count);
+  used[UsedCounts::kTargetBytes] = static_cast<double>(targets.bytes_used);
+  used[UsedCounts::kTargets] = static_cast<double>(targets.count);
+  return Napi::Number::New(env, static_cast<double>(next));
+}
+
 }  // namespace
 
 void InitTarindex(Napi::Env env, Napi::Object exports) {
+  exports.Set("appendPlain", Napi::Function::New(env, AppendPlainEntries, "appendPlain"));
   exports.Set("planTarindex", Napi::Function::New(env, PlanTarindex, "planTarindex"));
 }
 

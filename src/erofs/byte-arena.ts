@@ -48,6 +48,15 @@ export class ByteArena {
     return offset;
   }
 
+  /** Bytes in use. To be set only by who put bytes into `bytes`. */
+  get used(): number {
+    return this.#used;
+  }
+
+  set used(used: number) {
+    this.#used = used;
+  }
+
   /** A view, valid until the next `append`. */
   view(offset: number, length: number): Uint8Array {
     return this.#bytes.subarray(offset, offset + length);
@@ -67,8 +76,24 @@ export class ByteTable {
   }
 
   /** All of them; valid until the next `intern`. */
-  columns(): ByteStringColumns {
-    return { count: this.#count, bytes: this.#arena.bytes, offsets: this.#offsets, lengths: this.#lengths };
+  columns(): ByteStringColumns & { readonly slots: Int32Array } {
+    return {
+      count: this.#count,
+      bytes: this.#arena.bytes,
+      offsets: this.#offsets,
+      lengths: this.#lengths,
+      slots: this.#slots,
+    };
+  }
+
+  get usedBytes(): number {
+    return this.#arena.used;
+  }
+
+  /** After native code has added to the columns. */
+  setUsed(count: number, bytes: number): void {
+    this.#count = count;
+    this.#arena.used = bytes;
   }
 
   /** A view, valid until the next `intern`. */

@@ -1,6 +1,7 @@
 import { OcifsError } from "../base/errors.js";
 import { limits } from "../base/limits.js";
-import type { TreeColumns } from "../native/tarindex.js";
+import type { ScannedHeaders } from "../native/tar.js";
+import { appendPlain, type EntryColumns, type TreeColumns } from "../native/tarindex.js";
 import { ByteArena, ByteTable, hashBytes, hashSeed } from "./byte-arena.js";
 import { fileType, fileTypeMask } from "./format.js";
 import { grown, type InodeMetadata, InodeTable } from "./inode-table.js";
@@ -105,6 +106,37 @@ export class FileTree {
 
   /** All of it, as native code reads it; valid until the tree changes. */
   columns(): TreeColumns {
+    return { ...this.#entryColumns(), ...this.inodes.columns(), xattrAreas: this.xattrs.columns() };
+  }
+
+  /**
+   * Adds entries of a tar scan as long as each is a new name in directories that are all there, and gives the first that is not, or for which
+   * the columns would have to grow. `base`: byte of the device that byte 0 of the scanned bytes is.
+   */
+  appendPlain(
+    scanned: ScannedHeaders,
+    range: { readonly from: number; readonly count: number; readonly base: number; readonly device: number },
+  ): number {
+    const { inodes } = this;
+    const used = Float64Array.of(this.#names.used, this.#count, inodes.count, inodes.targetBytes, inodes.targetCount);
+    const columns = {
+      ...this.#entryColumns(),
+      ...inodes.columns(),
+      depth: this.#depth,
+      slots: this.#slots,
+      hashSeed,
+      maximumDepth: limits.pathDepth,
+      used,
+    };
+    const next = appendPlain(columns, scanned, range);
+    const [names = 0, entries = 0, inodeCount = 0, targetBytes = 0, targetCount = 0] = used;
+    this.#names.used = names;
+    this.#count = entries;
+    inodes.setUsed(inodeCount, targetCount, targetBytes);
+    return next;
+  }
+
+  #entryColumns(): EntryColumns {
     return {
       entryCount: this.#count,
       names: this.#names.bytes,
@@ -114,8 +146,6 @@ export class FileTree {
       inode: this.#inode,
       firstChild: this.#firstChild,
       nextSibling: this.#nextSibling,
-      ...this.inodes.columns(),
-      xattrAreas: this.xattrs.columns(),
     };
   }
 

@@ -69,6 +69,20 @@ export class InodeTable {
     return this.#count;
   }
 
+  get targetBytes(): number {
+    return this.#targets.usedBytes;
+  }
+
+  get targetCount(): number {
+    return this.#targets.count;
+  }
+
+  /** After native code has added to the columns. */
+  setUsed(count: number, targetCount: number, targetBytes: number): void {
+    this.#count = count;
+    this.#targets.setUsed(targetCount, targetBytes);
+  }
+
   add(metadata: InodeMetadata, content: InodeContent): number {
     const id = this.#count++;
     if (id === this.#mode.length) this.#grow();
@@ -81,16 +95,6 @@ export class InodeTable {
     } else if (content.kind === "char" || content.kind === "block") {
       this.#data[id] = encodeDevice(content.major, content.minor);
     }
-    return id;
-  }
-
-  /** A file of one extent, or of none when it is empty. */
-  addWholeFile(
-    metadata: InodeMetadata,
-    { sizeBytes, device, deviceOffset }: { sizeBytes: number; device: number; deviceOffset: number },
-  ): number {
-    const id = this.add(metadata, { kind: "file", sizeBytes, device, extents: [] });
-    if (sizeBytes > 0) this.#data[id] = deviceOffset;
     return id;
   }
 
@@ -154,7 +158,7 @@ export class InodeTable {
   }
 
   /** All of it, as native code reads it; valid until the table changes. */
-  columns(): InodeColumns {
+  columns(): InodeColumns & { readonly targets: ReturnType<ByteTable["columns"]> } {
     return {
       inodeCount: this.#count,
       mode: this.#mode,

@@ -62,8 +62,6 @@ export class TarTree {
   /** Inodes that stand for hard links to a layer below; each keeps its target as a symbolic link would. */
   readonly #dangling = new Set<number>();
   #sparseChunks = 0;
-  /** Where the last plain entry went, as long as nothing since can have led its path elsewhere; else noEntry. */
-  #lastDirectory = noEntry;
 
   constructor(options: { readonly whiteouts: WhiteoutMode; readonly device?: number }) {
     this.#device = options.device ?? 1;
@@ -96,14 +94,11 @@ export class TarTree {
 
   /** Applies many, as `add` does one by one. */
   addPlain(entries: PlainEntries): void {
-    this.#lastDirectory = noEntry;
-    for (let i = 0; i < entries.count; i++) {
-      if (this.#whiteouts === "keep" && entries.type(i) !== "hardlink") {
-        this.#addPlainInode(entries, i);
-      } else {
-        this.add(entries.entry(i));
-        this.#lastDirectory = noEntry;
-      }
+    const { count } = entries;
+    const range = { count, base: entries.base, device: this.#device };
+    for (let i = 0; i < count; i++) {
+      if (this.#whiteouts === "keep") i = this.tree.appendPlain(entries.scanned, { from: i, ...range });
+      if (i < count) this.add(entries.entry(i));
     }
   }
 
@@ -161,42 +156,6 @@ export class TarTree {
     const inode = tree.inodes.add(metadata, this.#contentOf(entry, where));
     if (entry.type === "directory") this.#makeOpaqueOver(at, inode);
     tree.link(at, inode);
-  }
-
-  #addPlainInode(entries: PlainEntries, i: number): void {
-    const { tree } = this;
-    const nameStart = entries.nameStart(i);
-    let parent = this.#lastDirectory;
-    if (parent === noEntry || !entries.sharesDirectory(i)) {
-      const path = entries.path(i);
-      parent = this.#directoryOf(path, nameStart - entries.pathStart(i), new EntryPlace(path));
-    }
-    const metadata: InodeMetadata = {
-      permissions: entries.mode(i),
-      uid: entries.uid(i),
-      gid: entries.gid(i),
-      mtimeSeconds: entries.mtimeSeconds(i),
-      mtimeNanoseconds: 0,
-      xattrs: noXattrs,
-    };
-    const at = tree.place(parent, entries.names, nameStart, entries.pathEnd(i));
-    // What an entry replaces may be a directory or link on the way to its own directory.
-    this.#lastDirectory = tree.inode(at) < 0 ? parent : noEntry;
-    const type = entries.type(i);
-    if (type === "directory" && tree.isDirectory(at)) this.#describe(tree.inode(at), metadata);
-    else tree.link(at, this.#plainInode(entries, i, metadata));
-  }
-
-  #plainInode(entries: PlainEntries, i: number, metadata: InodeMetadata): number {
-    const { inodes } = this.tree;
-    const type = entries.type(i);
-    if (type === "directory") return inodes.add(metadata, { kind: "directory" });
-    if (type === "symlink") return inodes.add(metadata, { kind: "symlink", target: entries.linkPath(i) });
-    return inodes.addWholeFile(metadata, {
-      sizeBytes: entries.sizeBytes(i),
-      device: this.#device,
-      deviceOffset: entries.dataOffset(i),
-    });
   }
 
   #addHardlink(parent: number, nameAt: number, entry: TarEntry, where: Where): void {

@@ -1,5 +1,6 @@
 import { limits } from "../base/limits.js";
 import { addon, callNative } from "./addon.js";
+import type { ScannedHeaders } from "./tar.js";
 
 /** Byte strings under numbers counted from 0. */
 export interface ByteStringColumns {
@@ -62,7 +63,27 @@ export interface PlannedTarindex {
   next(deviceBlocks: Float64Array): Uint8Array | undefined;
 }
 
+/** A tree that native code adds to, and where it looks names up. All arrays of a kind are equally long, and used up to the counts. */
+export interface GrowingColumns extends EntryColumns, InodeColumns {
+  readonly depth: Uint16Array;
+  /** Open addressing over (parent, name), -1 free. */
+  readonly slots: Int32Array;
+  readonly targets: ByteStringColumns & { readonly slots: Int32Array };
+  readonly hashSeed: number;
+  readonly maximumDepth: number;
+  /** Bytes of names, entries, inodes, bytes of targets, targets; changed to what it comes to. */
+  readonly used: Float64Array;
+}
+
 interface Native {
+  appendPlain(
+    columns: GrowingColumns,
+    scanned: ScannedHeaders,
+    from: number,
+    count: number,
+    base: number,
+    device: number,
+  ): number;
   planTarindex(
     columns: TreeColumns,
     deviceCount: number,
@@ -77,4 +98,16 @@ export function planTarindex(columns: TreeColumns, deviceCount: number): Planned
   const { tarindexBytes, sparseChunks } = limits;
   const plan = callNative(() => native.planTarindex(columns, deviceCount, { tarindexBytes, sparseChunks }));
   return { ...plan, next: (deviceBlocks) => callNative(() => plan.next(deviceBlocks)) };
+}
+
+/**
+ * Adds entries [from, count) of a scan to a tree, until one needs a decision or a column is full; gives that one, or `count`. `base`: byte of
+ * the device that byte 0 of the scanned bytes is.
+ */
+export function appendPlain(
+  columns: GrowingColumns,
+  scanned: ScannedHeaders,
+  { from, count, base, device }: { from: number; count: number; base: number; device: number },
+): number {
+  return callNative(() => native.appendPlain(columns, scanned, from, count, base, device));
 }

@@ -14,38 +14,43 @@ export type PlainEntryType = (typeof types)[number];
  * nearly all of a tar, so they come as columns of numbers, many at a time. Valid until the next scan.
  */
 export class PlainEntries {
-  readonly #into: ScannedHeaders = {
+  /** As native code gave them. */
+  readonly scanned: ScannedHeaders = {
     numbers: new Float64Array(maximumEntries * plainColumns.count),
     names: new Uint8Array(namesBytes),
     place: new Float64Array(2),
   };
   #count = 0;
-  /** Byte in the tar of the scanned bytes' first one. */
   #base = 0;
 
   /** Replaces the entries by those of the bytes from `at` on, at most `maximum`; `skip` bytes of content come first. */
   scan(bytes: Uint8Array, at: number, options: { skip: number; maximum: number; base: number }): void {
     this.#base = options.base;
-    this.#count = scanTarHeaders(bytes, at, options.skip, Math.min(maximumEntries, options.maximum), this.#into);
+    this.#count = scanTarHeaders(bytes, at, options.skip, Math.min(maximumEntries, options.maximum), this.scanned);
   }
 
   get count(): number {
     return this.#count;
   }
 
+  /** Byte in the tar of the scanned bytes' first one. */
+  get base(): number {
+    return this.#base;
+  }
+
   /** Byte of the scanned bytes where the scan ended. */
   get end(): number {
-    return this.#into.place[0] ?? 0;
+    return this.scanned.place[0] ?? 0;
   }
 
   /** Content and padding of the last entry (or the one before the scan) behind `end`. */
   get skipBytes(): number {
-    return this.#into.place[1] ?? 0;
+    return this.scanned.place[1] ?? 0;
   }
 
   /** Holds the names of all entries. */
   get names(): Uint8Array {
-    return this.#into.names;
+    return this.scanned.names;
   }
 
   type(entry: number): PlainEntryType {
@@ -130,6 +135,6 @@ export class PlainEntries {
   }
 
   #number(entry: number, column: number): number {
-    return this.#into.numbers[entry * plainColumns.count + column] ?? 0;
+    return this.scanned.numbers[entry * plainColumns.count + column] ?? 0;
   }
 }
