@@ -50,8 +50,7 @@ class Planner {
     for (auto* column : {&plan_.nids, &plan_.link_counts}) column->assign(inodes, 0);
     plan_.start_blocks.assign(inodes, kNoBlock);
     for (auto* column : {&plan_.layouts, &plan_.extended, &plan_.chunk_bits}) column->assign(inodes, 0);
-    plan_.directory_bytes.assign(inodes, 0);
-    for (auto* column : {&plan_.directory_entries, &plan_.child_starts, &plan_.child_ends, &plan_.tail_starts}) column->assign(inodes, 0);
+    plan_.directory_numbers.assign(inodes, 0);
     plan_.order.reserve(inodes);
     cursor_ = kSuperOffset + kSuperSize + device_count * kDeviceSlotSize;
     CountLinks();
@@ -115,15 +114,15 @@ class Planner {
     while (s.ok() && !todo.empty()) {
       const uint32_t inode = InodeOf(todo.back());
       todo.pop_back();
-      const int32_t start = plan_.child_starts[inode], end = plan_.child_ends[inode];
-      for (int32_t i = start; s.ok() && i < end; i++) {
+      const size_t start = plan_.DirectoryOf(inode).child_start, end = plan_.DirectoryOf(inode).child_end;
+      for (size_t i = start; s.ok() && i < end; i++) {
         const int32_t child = plan_.children[i];
         if (child < 0 || plan_.nids[InodeOf(child)] != 0) continue;
         if (IsDirectory(child)) SortChildren(child);
         s = Place(InodeOf(child));
       }
-      for (int32_t i = end - 1; i >= start; i--) {
-        const int32_t child = plan_.children[i];
+      for (size_t i = end; i > start; i--) {
+        const int32_t child = plan_.children[i - 1];
         if (child >= 0 && IsDirectory(child)) todo.push_back(child);
       }
     }
@@ -150,16 +149,14 @@ class Planner {
     Insert(start, end++, kDotDotEntry,
            [](const uint8_t* name, size_t bytes) { return name[0] < '.' || (name[0] == '.' && (bytes < 2 || name[1] < '.')); });
     child_count_ = end;
-    plan_.directory_entries[inode] = directory;
-    plan_.child_starts[inode] = static_cast<int32_t>(start);
-    plan_.child_ends[inode] = static_cast<int32_t>(end);
-    uint64_t bytes = 0;
+    PlannedDirectory planned{directory, start, end, start, 0};
     for (size_t at = start, used = 0; at < end;) {
-      plan_.tail_starts[inode] = static_cast<int32_t>(at);
+      planned.tail_start = at;
       at = DirectoryBlockEnd(tree_, plan_.children, at, end, &used);
-      bytes = RoundUp(bytes, kTarindexBlockBytes) + used;
+      planned.bytes = RoundUp(planned.bytes, kTarindexBlockBytes) + used;
     }
-    plan_.directory_bytes[inode] = bytes;
+    plan_.directory_numbers[inode] = static_cast<uint32_t>(plan_.directories.size());
+    plan_.directories.push_back(planned);
   }
 
   template <class IsBefore>
@@ -174,7 +171,7 @@ class Planner {
 
   Status Place(uint32_t inode) {
     const uint16_t mode = tree_.mode[inode];
-    const uint64_t size = S_ISDIR(mode) ? plan_.directory_bytes[inode] : static_cast<uint64_t>(tree_.size[inode]);
+    const uint64_t size = S_ISDIR(mode) ? plan_.DirectoryOf(inode).bytes : static_cast<uint64_t>(tree_.size[inode]);
     const bool extended = NeedsExtended(inode, size);
     plan_.extended[inode] = extended;
     const uint64_t xattr_bytes = tree_.xattrs[inode] < 0 ? 0 : tree_.xattr_areas.lengths[tree_.xattrs[inode]];
@@ -229,7 +226,7 @@ class Planner {
       const bool is_inline = plan_.layouts[inode] == kLayoutInline;
       uint64_t blocks = 0;
       if (S_ISDIR(mode))
-        blocks = (is_inline ? plan_.directory_bytes[inode] : RoundUp(plan_.directory_bytes[inode], kTarindexBlockBytes)) / kTarindexBlockBytes;
+        blocks = (is_inline ? plan_.DirectoryOf(inode).bytes : RoundUp(plan_.DirectoryOf(inode).bytes, kTarindexBlockBytes)) / kTarindexBlockBytes;
       else if (S_ISLNK(mode) && !is_inline)
         blocks = RoundUp(static_cast<uint64_t>(tree_.size[inode]), kTarindexBlockBytes) / kTarindexBlockBytes;
       if (blocks == 0) continue;

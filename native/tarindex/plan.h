@@ -55,19 +55,28 @@ constexpr uint32_t kNoBlock = 0xffffffff;
 // Stand for `.` and `..` among the entries of a directory.
 constexpr int32_t kDotEntry = -1, kDotDotEntry = -2;
 
+struct PlannedDirectory {
+  int32_t entry;
+  size_t child_start, child_end;  // in TarindexPlan::children
+  size_t tail_start;              // where the last block begins there
+  uint64_t bytes;
+};
+
 struct TarindexPlan {
   std::vector<uint32_t> order;  // reachable inodes as they stand on disk
   // By inode.
   std::vector<uint32_t> nids;  // 0: without a name
   std::vector<uint32_t> link_counts, start_blocks;
   std::vector<uint8_t> layouts, extended, chunk_bits;
-  std::vector<uint64_t> directory_bytes;
-  std::vector<int32_t> directory_entries, child_starts, child_ends, tail_starts;
+  std::vector<uint32_t> directory_numbers;  // of a directory: its place in `directories`
+  std::vector<PlannedDirectory> directories;
   std::vector<int32_t> children;  // entries, sorted, `.` and `..` included, grouped by directory
   uint64_t inode_area_end = 0, size = 0;
   int64_t epoch_seconds = 0;
   uint32_t epoch_nanoseconds = 0;
   bool has_xattrs = false;
+
+  const PlannedDirectory& DirectoryOf(uint32_t inode) const { return directories[directory_numbers[inode]]; }
 
   // `device_count` slots stand before the first inode. Errors: `limit`.
   static Status Make(const TreeColumns& tree, uint64_t device_count, const PlanLimits& limits, TarindexPlan* plan);

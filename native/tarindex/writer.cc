@@ -87,8 +87,8 @@ Status TarindexWriter::WriteInode(uint32_t inode, const std::vector<uint64_t>& d
     const auto target = static_cast<size_t>(tree_.data[inode]);
     Append(tree_.targets.bytes + static_cast<uint64_t>(tree_.targets.offsets[target]), tree_.targets.lengths[target]);
   } else {
-    uint8_t* const tail = Reserve(plan_.directory_bytes[inode] % kTarindexBlockBytes);
-    WriteDirectoryBlock(inode, static_cast<size_t>(plan_.tail_starts[inode]), static_cast<size_t>(plan_.child_ends[inode]), tail);
+    uint8_t* const tail = Reserve(plan_.DirectoryOf(inode).bytes % kTarindexBlockBytes);
+    WriteDirectoryBlock(inode, plan_.DirectoryOf(inode).tail_start, plan_.DirectoryOf(inode).child_end, tail);
   }
   return Status::Ok();
 }
@@ -97,7 +97,7 @@ void TarindexWriter::WriteHead(uint32_t inode, uint64_t xattr_bytes) {
   const bool extended = plan_.extended[inode] != 0;
   uint8_t* const at = Reserve(extended ? kExtendedInodeSize : kCompactInodeSize);
   const uint16_t mode = tree_.mode[inode];
-  const uint64_t size = S_ISDIR(mode) ? plan_.directory_bytes[inode] : static_cast<uint64_t>(tree_.size[inode]);
+  const uint64_t size = S_ISDIR(mode) ? plan_.DirectoryOf(inode).bytes : static_cast<uint64_t>(tree_.size[inode]);
   StoreLe<uint16_t>(at, static_cast<uint16_t>((extended ? kInodeExtended : 0) | plan_.layouts[inode] << 1));
   // The header counts as one unit, then 4 bytes each.
   StoreLe<uint16_t>(at + 2, static_cast<uint16_t>(xattr_bytes == 0 ? 0 : (xattr_bytes - kXattrHeaderSize) / kXattrUnit + 1));
@@ -175,7 +175,7 @@ Status TarindexWriter::WriteChunks(uint32_t inode, const std::vector<uint64_t>& 
 
 // Dirents (u64 nid, u16 name offset, u8 type) of children [start, end), then their names.
 void TarindexWriter::WriteDirectoryBlock(uint32_t inode, size_t start, size_t end, uint8_t* out) {
-  const int32_t directory = plan_.directory_entries[inode];
+  const int32_t directory = plan_.DirectoryOf(inode).entry;
   uint64_t name_at = kDirentSize * (end - start);
   uint8_t* dirent = out;
   for (size_t i = start; i < end; i++, dirent += kDirentSize) {
@@ -207,10 +207,10 @@ bool TarindexWriter::WriteNextBlock(uint32_t inode) {
   }
   if (!S_ISDIR(mode)) return false;
   const bool is_inline = plan_.layouts[inode] == kLayoutInline;
-  const auto end = static_cast<size_t>(plan_.child_ends[inode]);
-  const size_t stop = is_inline ? static_cast<size_t>(plan_.tail_starts[inode]) : end;
+  const auto end = plan_.DirectoryOf(inode).child_end;
+  const size_t stop = is_inline ? plan_.DirectoryOf(inode).tail_start : end;
   if (!in_directory_) {
-    next_child_ = static_cast<size_t>(plan_.child_starts[inode]);
+    next_child_ = plan_.DirectoryOf(inode).child_start;
     if (next_child_ < stop) PadTo(static_cast<uint64_t>(plan_.start_blocks[inode]) * kTarindexBlockBytes);
   }
   in_directory_ = next_child_ < stop;

@@ -38,8 +38,8 @@ export class ByteArena {
       throw new OcifsError("limit", `file tree: names and attributes need more than ${limits.treeBytes} bytes`);
     }
     if (need > this.#bytes.length) {
-      // Half again instead of twice: the old and the new buffer are held at the same time.
-      const grown = new Uint8Array(Math.max(need, Math.ceil(this.#bytes.length * 1.5)));
+      // Outgrown buffers stay until the next garbage collection; what is not yet used of a large one takes no memory.
+      const grown = new Uint8Array(Math.max(need, Math.min(this.#bytes.length * 4, limits.treeBytes)));
       grown.set(this.#bytes.subarray(0, this.#used));
       this.#bytes = grown;
     }

@@ -4,7 +4,7 @@ import type { ScannedHeaders } from "../native/tar.js";
 import { appendPlain, type EntryColumns, type TreeColumns } from "../native/tarindex.js";
 import { ByteArena, ByteTable, hashBytes, hashSeed } from "./byte-arena.js";
 import { fileType, fileTypeMask } from "./format.js";
-import { grown, type InodeMetadata, InodeTable } from "./inode-table.js";
+import { grown, growth, type InodeMetadata, InodeTable } from "./inode-table.js";
 import { XattrSets } from "./xattr.js";
 
 /** The root's entry number. */
@@ -222,7 +222,7 @@ export class FileTree {
   }
 
   #growColumns(): void {
-    const size = Math.ceil(this.#inode.length * 1.5);
+    const size = this.#inode.length * growth;
     this.#nameOffset = grown(this.#nameOffset, new Uint32Array(size));
     this.#nameBytes = grown(this.#nameBytes, new Uint8Array(size));
     this.#parent = grown(this.#parent, new Int32Array(size));
