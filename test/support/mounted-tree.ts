@@ -68,7 +68,7 @@ export class MountedTree implements AsyncDisposable {
       const tarindexPath = await placeIndex(directory, tar, options.index);
       await options.patchIndex?.(tarindexPath);
       const indexFd = openSync(tarindexPath, "r");
-      const image = new ErofsImage(indexFd);
+      const image = new ErofsImage(indexFd, { xattrsAreFlagged: options.index === undefined });
       await promisify(close)(indexFd);
       cleanup.defer(() => image.close());
       const tarFd = openSync(tarPath, "r");
