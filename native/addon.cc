@@ -13,6 +13,8 @@ void InitFuse(Napi::Env env, Napi::Object exports);
 void InitFanotify(Napi::Env env, Napi::Object exports);
 void InitMount(Napi::Env env, Napi::Object exports);
 void InitContent(Napi::Env env, Napi::Object exports);
+void InitTar(Napi::Env env, Napi::Object exports);
+void InitTarindex(Napi::Env env, Napi::Object exports);
 }  // namespace ocifs
 
 static Napi::Object Init(Napi::Env env, Napi::Object exports) {
@@ -27,6 +29,8 @@ static Napi::Object Init(Napi::Env env, Napi::Object exports) {
   ocifs::InitFanotify(env, exports);
   ocifs::InitMount(env, exports);
   ocifs::InitContent(env, exports);
+  ocifs::InitTar(env, exports);
+  ocifs::InitTarindex(env, exports);
   return exports;
 }
 

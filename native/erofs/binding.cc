@@ -1,4 +1,4 @@
-// JavaScript's view of an image: openErofsImage(fd) and the object it returns.
+// JavaScript's view of an image: openErofsImage(fd, xattrsAreFlagged) and the object it returns.
 #include "binding.h"
 
 #include <cmath>
@@ -57,6 +57,7 @@ class ErofsImage : public Napi::ObjectWrap<ErofsImage> {
   explicit ErofsImage(const Napi::CallbackInfo& info) : Napi::ObjectWrap<ErofsImage>(info) {
     std::unique_ptr<Image> image;
     ThrowIfFailed(info.Env(), Image::Open(ToInt(info[0], "fd"), &image));
+    if (info[1].ToBoolean().Value()) image->TrustXattrFlag();
     image_ = std::move(image);
     Value().TypeTag(&kTypeTag);
   }
@@ -232,7 +233,7 @@ class ErofsImage : public Napi::ObjectWrap<ErofsImage> {
 Napi::Function MakeOpenErofsImage(Napi::Env env) {
   auto constructor = std::make_shared<Napi::FunctionReference>(Napi::Persistent(ErofsImage::Define(env)));
   return Napi::Function::New(
-      env, [constructor](const Napi::CallbackInfo& info) { return constructor->New({info[0]}); }, "openErofsImage");
+      env, [constructor](const Napi::CallbackInfo& info) { return constructor->New({info[0], info[1]}); }, "openErofsImage");
 }
 
 }  // namespace

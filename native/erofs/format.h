@@ -30,6 +30,7 @@ constexpr uint64_t kDeviceTagSize = 64;
 
 enum CompatBit : uint32_t {
   kCompatSbChecksum = 0x01,
+  kCompatXattrFilter = 0x04,  // xattrs have name filters; a tarindex of ours has it if there are any
   kCompatSharedXattrsInMetabox = 0x08,
   kCompatPlainXattrPrefixes = 0x10,
 };

@@ -104,6 +104,8 @@ Status Image::OpenBytes(std::vector<uint8_t> bytes, std::unique_ptr<Image>* out)
   return Status::Ok();
 }
 
+void Image::TrustXattrFlag() { has_no_xattrs_ = (p_->compat & kCompatXattrFilter) == 0; }
+
 Status Image::Load() {
   if (map_size_ < kSuperOffset + kSuperSize) return TooShort(map_size_);
   p_ = std::make_unique<Private>(devices_);

@@ -58,6 +58,11 @@ class Image {
   Image(const Image&) = delete;
   Image& operator=(const Image&) = delete;
 
+  // To be called before others use the image, for a tarindex of ours: its superblock says whether any inode has xattrs.
+  void TrustXattrFlag();
+  // No inode has any, as far as that is known.
+  bool has_no_xattrs() const { return has_no_xattrs_; }
+
   uint64_t root_nid() const { return root_nid_; }
   uint64_t inode_count() const { return inode_count_; }
   uint32_t block_size() const { return 1u << blkszbits_; }
@@ -95,6 +100,7 @@ class Image {
   uint64_t map_size_ = 0;
   std::vector<uint8_t> owned_;
   uint8_t blkszbits_ = 9;
+  bool has_no_xattrs_ = false;
   uint64_t root_nid_ = 0, inode_count_ = 0, primary_blocks_ = 0;
   std::vector<DeviceSlot> devices_;
   std::unique_ptr<Private> p_;

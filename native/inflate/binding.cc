@@ -133,19 +133,27 @@ struct OpenRecorder {
   inflate::Stepper& stepper() const { return *recorder; }
   OwnedFd fd;
   std::unique_ptr<inflate::Recorder> recorder;
+  size_t starts_taken = 0;
 };
+
+// Those that were not taken yet.
+Napi::Value TakeSpanStarts(Napi::Env env, OpenRecorder& open) {
+  const std::vector<uint64_t>& starts = open.recorder->span_starts();
+  const size_t count = starts.size() - open.starts_taken;
+  Napi::Float64Array taken = Napi::Float64Array::New(env, count);
+  for (size_t i = 0; i < count; i++) taken.Data()[i] = static_cast<double>(starts[open.starts_taken + i]);
+  open.starts_taken = starts.size();
+  return taken;
+}
 
 Napi::Value Finish(Napi::Env env, inflate::Recorder& recorder) {
   inflate::Recorded r;
   ThrowIfFailed(env, recorder.Finish(&r));
-  Napi::Uint8Array digests = Napi::Uint8Array::New(env, r.span_digests.size());
-  if (!r.span_digests.empty()) std::memcpy(digests.Data(), r.span_digests.data(), r.span_digests.size());
   Napi::Object o = Napi::Object::New(env);
   o.Set("compressedSizeBytes", Napi::Number::New(env, static_cast<double>(r.compressed_size)));
   o.Set("uncompressedSizeBytes", Napi::Number::New(env, static_cast<double>(r.uncompressed_size)));
   o.Set("checkpointCount", Napi::Number::New(env, static_cast<double>(r.checkpoint_count)));
   o.Set("trailingBytes", Napi::Number::New(env, static_cast<double>(r.trailing_bytes)));
-  o.Set("spanDigests", digests);
   return o;
 }
 
@@ -166,6 +174,9 @@ Napi::Value OpenGzipRecorder(const Napi::CallbackInfo& info) {
   object.Set("finish", Napi::Function::New(env, [state](const Napi::CallbackInfo& call) -> Napi::Value {
                return Finish(call.Env(), *state->Idle(call.Env()).recorder);
              }, "finish"));
+  object.Set("takeSpanStarts", Napi::Function::New(env, [state](const Napi::CallbackInfo& call) -> Napi::Value {
+               return TakeSpanStarts(call.Env(), state->Idle(call.Env()));
+             }, "takeSpanStarts"));
   return object;
 }
 

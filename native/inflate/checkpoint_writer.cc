@@ -29,7 +29,6 @@ Status WriteAt(int fd, const uint8_t* p, size_t n, uint64_t offset) {
 
 void CheckpointWriter::Output(const uint8_t* data, size_t size) {
   if (size == 0) return;
-  sha_.Update(data, size);
   out_ += size;
   if (size >= kWindowBytes) {
     std::copy_n(data + size - kWindowBytes, kWindowBytes, ring_);
@@ -49,29 +48,22 @@ const uint8_t* CheckpointWriter::Window() {
   return window;
 }
 
-void CheckpointWriter::EndSpan() {
-  const auto d = sha_.Final();
-  digests_.insert(digests_.end(), d.begin(), d.end());
-  sha_.Reset();
-}
-
 Status CheckpointWriter::Checkpoint(uint64_t in, uint8_t bits) {
   if (count_ >= max_checkpoints_)
     return Status::Limit("zinfo: the layer needs more than " + std::to_string(max_checkpoints_) +
                          " checkpoints; index it with a larger span size");
-  if (count_ > 0) EndSpan();
   StoreLe(record_, in, 8);
   StoreLe(record_ + 8, out_, 8);
   record_[16] = bits;
   Window();
   Status s = WriteAt(fd_, record_, kZinfoRecordBytes, kZinfoHeaderBytes + count_ * kZinfoRecordBytes);
   count_++;
+  span_starts_.push_back(out_);
   last_out_ = out_;
   return s;
 }
 
 Status CheckpointWriter::Finish() {
-  if (count_ > 0) EndSpan();
   uint8_t header[kZinfoHeaderBytes];
   StoreLe(header, count_, 4);
   StoreLe(header + 4, span_size_, 8);

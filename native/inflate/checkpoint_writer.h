@@ -1,11 +1,10 @@
 // Writes a zinfo v2 file while a blob is inflated: header, then one record for each checkpoint, straight to the file, so that
-// memory does not grow with the layer (but for 32 bytes of digest a span). Little-endian, packed:
+// memory does not grow with the layer (but for 8 bytes a span). Little-endian, packed:
 //   u32 count, u64 span size; then u64 in, u64 out, u8 bits, 32768 bytes of window.
 #pragma once
 #include <cstdint>
 #include <vector>
 
-#include "../base/sha256.h"
 #include "../base/status.h"
 #include "span_decoder.h"
 
@@ -31,25 +30,22 @@ class CheckpointWriter {
   Status Checkpoint(uint64_t in, uint8_t bits);
   // The last 32 KiB of output, oldest first, zeros in front when there is less. Valid until the next Output.
   const uint8_t* Window();
-  // Ends the last span and writes the header.
+  // Writes the header.
   Status Finish();
 
   uint64_t count() const { return count_; }
   uint64_t out() const { return out_; }
-  // SHA-256 of the uncompressed bytes of each span, 32 bytes each; complete after Finish.
-  const std::vector<uint8_t>& span_digests() const { return digests_; }
+  // `out` at each checkpoint.
+  const std::vector<uint64_t>& span_starts() const { return span_starts_; }
 
  private:
-  void EndSpan();
-
   const int fd_;
   const uint64_t span_size_, max_checkpoints_;
   uint64_t count_ = 0, out_ = 0, last_out_ = 0;
   size_t ring_at_ = 0;  // where the next output byte goes
   uint8_t ring_[kWindowBytes] = {};
   uint8_t record_[kZinfoRecordBytes];
-  Sha256 sha_;
-  std::vector<uint8_t> digests_;
+  std::vector<uint64_t> span_starts_;
 };
 
 }  // namespace ocifs::inflate

@@ -41,9 +41,11 @@ class RecorderOf final : public Recorder {
     if (!framing_.MayEnd()) return Status::Corrupt(std::string("gzip: the blob ends inside ") + framing_.Part());
     Status s = writer_.Finish();
     if (!s.ok()) return s;
-    *result = Recorded{taken_, writer_.out(), writer_.count(), framing_.garbage(), writer_.span_digests()};
+    *result = Recorded{taken_, writer_.out(), writer_.count(), framing_.garbage()};
     return s;
   }
+
+  const std::vector<uint64_t>& span_starts() const override { return writer_.span_starts(); }
 
  private:
   // One byte of a header, a trailer or behind the last member; starts the engine where a deflate stream begins.

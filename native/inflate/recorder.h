@@ -22,8 +22,7 @@ struct Recorded {
   uint64_t compressed_size = 0;
   uint64_t uncompressed_size = 0;
   uint64_t checkpoint_count = 0;
-  uint64_t trailing_bytes = 0;        // behind the last member and its zero padding: ignored, as gzip(1) does
-  std::vector<uint8_t> span_digests;  // SHA-256 of each span's uncompressed bytes, 32 bytes each
+  uint64_t trailing_bytes = 0;  // behind the last member and its zero padding: ignored, as gzip(1) does
 };
 
 class Recorder : public Stepper {
@@ -31,6 +30,8 @@ class Recorder : public Stepper {
   static std::unique_ptr<Recorder> Create(const RecorderOptions& options);
   // After the last byte of input and of output: `corrupt` when the blob ends inside a member.
   virtual Status Finish(Recorded* result) = 0;
+  // Uncompressed bytes before each checkpoint so far: where spans begin.
+  virtual const std::vector<uint64_t>& span_starts() const = 0;
 };
 
 }  // namespace ocifs::inflate

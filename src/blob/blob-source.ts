@@ -9,6 +9,8 @@ export interface FetchOptions {
   readonly onStart?: () => void;
   /** When somebody began to wait for these bytes (`performance.now()`): a wait that began before the call is part of the source's timeout. */
   readonly waitingSinceMs?: number;
+  /** The caller is done with each chunk when it asks for the next: a source may put that into the same memory. */
+  readonly transientChunks?: boolean;
 }
 
 /**

@@ -65,11 +65,12 @@ export class FileBlobSource implements BlobSource {
   async *fetchRange(offset: number, length: number, options: FetchOptions = {}): AsyncIterable<Uint8Array> {
     checkRange(offset, length, this.sizeBytes, this.description);
     const end = offset + length;
+    const memory = options.transientChunks === true ? Buffer.allocUnsafe(chunkBytes) : undefined;
     this.#stats.add("requests");
     for (let position = offset; position < end; ) {
       throwIfAborted(options.signal, this.description);
       if (this.#closed) throw new OcifsError("aborted", `${this.description}: it is closed`);
-      const chunk = await readChunk(this.#file, position, Math.min(chunkBytes, end - position), this.#path);
+      const chunk = await readChunk(this.#file, position, Math.min(chunkBytes, end - position), this.#path, memory);
       position += chunk.length;
       this.#stats.add("bytes", chunk.length);
       yield chunk;
@@ -84,10 +85,14 @@ export class FileBlobSource implements BlobSource {
 }
 
 async function digestOfFile(file: FileHandle, sizeBytes: number, path: string, signal?: AbortSignal): Promise<Digest> {
+  // One is hashed while the next is read. New ones each time would pile up until a garbage collection.
+  const memory = [Buffer.allocUnsafe(chunkBytes), Buffer.allocUnsafe(chunkBytes)] as const;
+  let turn: 0 | 1 = 0;
   const { digest } = await digestOfReads("sha256", async (position) => {
     throwIfAborted(signal, `blob ${path}: digest`);
     const wanted = Math.min(chunkBytes, sizeBytes - position);
-    return wanted === 0 ? new Uint8Array(0) : await readChunk(file, position, wanted, path);
+    turn = turn === 0 ? 1 : 0;
+    return wanted === 0 ? new Uint8Array(0) : await readChunk(file, position, wanted, path, memory[turn]);
   });
   return digest;
 }

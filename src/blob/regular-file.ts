@@ -18,9 +18,15 @@ export async function openRegularFile(path: string): Promise<FileHandle> {
   throw new OcifsError("usage", `blob ${path}: not a regular file`);
 }
 
-/** Between 1 and `length` bytes at `position`. Throws `mismatch` at the end of the file, or `io`. */
-export async function readChunk(file: FileHandle, position: number, length: number, path: string): Promise<Uint8Array> {
-  const buffer = Buffer.allocUnsafe(length);
+/** Between 1 and `length` bytes at `position`, in `into` if that is given. Throws `mismatch` at the end of the file, or `io`. */
+export async function readChunk(
+  file: FileHandle,
+  position: number,
+  length: number,
+  path: string,
+  into?: Buffer,
+): Promise<Uint8Array> {
+  const buffer = into ?? Buffer.allocUnsafe(length);
   let bytesRead: number;
   try {
     ({ bytesRead } = await file.read(buffer, 0, length, position));

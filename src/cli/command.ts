@@ -16,39 +16,82 @@ export interface CommandContext {
   readonly signal: AbortSignal;
 }
 
-/** One subcommand, in a file of its own in `commands/`. */
+/** One subcommand, in a file of its own in `commands/`; its name and its line of help are in the list of them. */
 export interface OcifsCommand<Args> {
-  /** yargs' notation: `ls <image> [path]`. */
-  readonly command: string;
-  readonly describe: string;
   readonly builder: (yargs: Argv) => Argv<Args>;
   /** Throws OcifsError; the frame prints it and sets the exit code. */
   readonly run: (args: ArgumentsCamelCase<Args>, context: CommandContext) => Promise<void>;
 }
 
+/** Runs the command that was chosen, with its arguments. */
+export type ChosenRun = (context: CommandContext) => Promise<void>;
+
+/**
+ * Thrown by yargs' handler instead of running the command there: after every handler that returns yargs puts the whole help text
+ * together, in case somebody asks for it later.
+ */
+export class Chosen {
+  readonly run: ChosenRun;
+
+  constructor(run: ChosenRun) {
+    this.run = run;
+  }
+}
+
 /** A subcommand whose arguments' type is known to itself only, so that all of them fit in one list. */
-export interface RegisteredCommand {
-  readonly register: (yargs: Argv, context: CommandContext) => Argv;
+export interface DefinedCommand {
+  readonly register: (yargs: Argv, command: string, describe: string) => Argv;
 }
 
 /** Makes a subcommand fit for the list in `commands/index.ts`. */
-export function defineCommand<Args>(command: OcifsCommand<Args>): RegisteredCommand {
+export function defineCommand<Args>({ builder, run }: OcifsCommand<Args>): DefinedCommand {
   return {
-    register: (yargs, context) =>
-      yargs.command(command.command, command.describe, command.builder, (args) => command.run(args, context)),
+    register: (yargs, command, describe) =>
+      yargs.command(command, describe, builder, (args) => {
+        throw new Chosen((context) => run(args, context));
+      }),
+  };
+}
+
+/** A subcommand as help shows it, and how to get it. */
+export interface ListedCommand {
+  /** `argv`: the whole command line. The command is loaded if its word is there; else only its line of help is known. */
+  readonly register: (yargs: Argv, argv: readonly string[]) => Promise<Argv>;
+}
+
+/** `command`: yargs' notation, `ls <image> [path]`. */
+export function listCommand(command: string, describe: string, load: () => Promise<DefinedCommand>): ListedCommand {
+  return {
+    register: async (yargs, argv) =>
+      isNamed(command, argv) ? (await load()).register(yargs, command, describe) : yargs.command(command, describe),
   };
 }
 
 /** Subcommands behind one word, such as `cache du` and `cache gc`; yargs tells commands apart by their first word only. */
-export function defineGroup(word: string, describe: string, commands: readonly RegisteredCommand[]): RegisteredCommand {
+export function listGroup(word: string, describe: string, commands: readonly ListedCommand[]): ListedCommand {
   return {
-    register: (yargs, context) =>
-      yargs.command(word, describe, (group) =>
-        commands
-          .reduce((registered, command) => command.register(registered, context), group)
-          .demandCommand(1, `no command of "${word}" given`),
-      ),
+    register: async (yargs, argv) =>
+      isNamed(word, argv)
+        ? yargs.command(word, describe, async (group) =>
+            (await registerAll(group, commands, argv)).demandCommand(1, `no command of "${word}" given`),
+          )
+        : yargs.command(word, describe),
   };
+}
+
+export async function registerAll(
+  yargs: Argv,
+  commands: readonly ListedCommand[],
+  argv: readonly string[],
+): Promise<Argv> {
+  let registered = yargs;
+  for (const command of commands) registered = await command.register(registered, argv);
+  return registered;
+}
+
+function isNamed(command: string, argv: readonly string[]): boolean {
+  const [word = command] = command.split(" ", 1);
+  return argv.includes(word);
 }
 
 /** What the options shared by all subcommands that reach a registry come out as. */

@@ -1,7 +1,7 @@
 import yargs from "yargs";
 import { OcifsError } from "../base/errors.js";
 import { version } from "../base/version.js";
-import type { CommandContext, RegisteredCommand } from "./command.js";
+import { Chosen, type CommandContext, type ListedCommand, registerAll } from "./command.js";
 import { describeError, oneSentence } from "./describe-error.js";
 import { commandExitCode, commandExitCodes } from "./exit-codes.js";
 
@@ -11,15 +11,14 @@ import { commandExitCode, commandExitCodes } from "./exit-codes.js";
  */
 export async function runOcifs(
   argv: readonly string[],
-  commands: readonly RegisteredCommand[],
+  commands: readonly ListedCommand[],
   context: CommandContext,
   env: NodeJS.ProcessEnv = process.env,
 ): Promise<number> {
   try {
     // yargs hands help and version to this callback instead of printing them.
     let output = "";
-    const parser = commands.reduce(
-      (registered, command) => command.register(registered, context),
+    const parser = await registerAll(
       yargs()
         .scriptName("ocifs")
         .usage("$0 COMMAND\n\nMounts remote container images lazily; mount.ocifs makes the mounts.")
@@ -38,10 +37,17 @@ export async function runOcifs(
           if (error !== undefined && error !== null && error.name !== "YError") throw error;
           throw new OcifsError("usage", `${oneSentence(message ?? error.message)}; see ocifs --help`);
         }),
+      commands,
+      argv,
     );
-    await parser.parseAsync([...argv], {}, (_error, _args, text) => {
-      output = text;
-    });
+    try {
+      await parser.parseAsync([...argv], {}, (_error, _args, text) => {
+        output = text;
+      });
+    } catch (thrown) {
+      if (!(thrown instanceof Chosen)) throw thrown;
+      await thrown.run(context);
+    }
     if (output !== "") context.stdout.write(`${output}\n`);
     return commandExitCodes.success;
   } catch (error) {

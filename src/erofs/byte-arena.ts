@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { OcifsError } from "../base/errors.js";
 import { limits } from "../base/limits.js";
+import type { ByteStringColumns } from "../native/tarindex.js";
 
 /**
  * A multiplicative hash over bytes [start, end), continuing from `hash`. The shift after each byte lets the seed reach all bits,
@@ -37,14 +38,23 @@ export class ByteArena {
       throw new OcifsError("limit", `file tree: names and attributes need more than ${limits.treeBytes} bytes`);
     }
     if (need > this.#bytes.length) {
-      // Half again instead of twice: the old and the new buffer are held at the same time.
-      const grown = new Uint8Array(Math.max(need, Math.ceil(this.#bytes.length * 1.5)));
+      // Outgrown buffers stay until the next garbage collection; what is not yet used of a large one takes no memory.
+      const grown = new Uint8Array(Math.max(need, Math.min(this.#bytes.length * 4, limits.treeBytes)));
       grown.set(this.#bytes.subarray(0, this.#used));
       this.#bytes = grown;
     }
     for (let i = start; i < end; i++) this.#bytes[offset + i - start] = bytes[i] ?? 0;
     this.#used = need;
     return offset;
+  }
+
+  /** Bytes in use. To be set only by who put bytes into `bytes`. */
+  get used(): number {
+    return this.#used;
+  }
+
+  set used(used: number) {
+    this.#used = used;
   }
 
   /** A view, valid until the next `append`. */
@@ -63,6 +73,27 @@ export class ByteTable {
 
   get count(): number {
     return this.#count;
+  }
+
+  /** All of them; valid until the next `intern`. */
+  columns(): ByteStringColumns & { readonly slots: Int32Array } {
+    return {
+      count: this.#count,
+      bytes: this.#arena.bytes,
+      offsets: this.#offsets,
+      lengths: this.#lengths,
+      slots: this.#slots,
+    };
+  }
+
+  get usedBytes(): number {
+    return this.#arena.used;
+  }
+
+  /** After native code has added to the columns. */
+  setUsed(count: number, bytes: number): void {
+    this.#count = count;
+    this.#arena.used = bytes;
   }
 
   /** A view, valid until the next `intern`. */

@@ -1,8 +1,10 @@
 import { OcifsError } from "../base/errors.js";
 import { limits } from "../base/limits.js";
+import type { ScannedHeaders } from "../native/tar.js";
+import { appendPlain, type EntryColumns, type TreeColumns } from "../native/tarindex.js";
 import { ByteArena, ByteTable, hashBytes, hashSeed } from "./byte-arena.js";
 import { fileType, fileTypeMask } from "./format.js";
-import { grown, type InodeMetadata, InodeTable } from "./inode-table.js";
+import { grown, growth, type InodeMetadata, InodeTable } from "./inode-table.js";
 import { XattrSets } from "./xattr.js";
 
 /** The root's entry number. */
@@ -76,21 +78,6 @@ export class FileTree {
     return this.#nameBytes[entry] ?? 0;
   }
 
-  /** Orders two names as EROFS wants them: unsigned bytes, a prefix before what it begins. */
-  compareNames(a: number, b: number): number {
-    const bytes = this.#names.bytes;
-    const aStart = this.#nameOffset[a] ?? 0;
-    const bStart = this.#nameOffset[b] ?? 0;
-    const aBytes = this.nameBytes(a);
-    const bBytes = this.nameBytes(b);
-    const common = Math.min(aBytes, bBytes);
-    for (let i = 0; i < common; i++) {
-      const difference = (bytes[aStart + i] ?? 0) - (bytes[bStart + i] ?? 0);
-      if (difference !== 0) return difference;
-    }
-    return aBytes - bBytes;
-  }
-
   /** The path from the root, for messages. */
   path(entry: number): Uint8Array {
     const names: Uint8Array[] = [];
@@ -115,6 +102,51 @@ export class FileTree {
     if (this.#count * 2 > this.#slots.length) this.#growSlots();
     else this.#slots[slot] = entry;
     return entry;
+  }
+
+  /** All of it, as native code reads it; valid until the tree changes. */
+  columns(): TreeColumns {
+    return { ...this.#entryColumns(), ...this.inodes.columns(), xattrAreas: this.xattrs.columns() };
+  }
+
+  /**
+   * Adds entries of a tar scan as long as each is a new name in directories that are all there, and gives the first that is not, or for which
+   * the columns would have to grow. `base`: byte of the device that byte 0 of the scanned bytes is.
+   */
+  appendPlain(
+    scanned: ScannedHeaders,
+    range: { readonly from: number; readonly count: number; readonly base: number; readonly device: number },
+  ): number {
+    const { inodes } = this;
+    const used = Float64Array.of(this.#names.used, this.#count, inodes.count, inodes.targetBytes, inodes.targetCount);
+    const columns = {
+      ...this.#entryColumns(),
+      ...inodes.columns(),
+      depth: this.#depth,
+      slots: this.#slots,
+      hashSeed,
+      maximumDepth: limits.pathDepth,
+      used,
+    };
+    const next = appendPlain(columns, scanned, range);
+    const [names = 0, entries = 0, inodeCount = 0, targetBytes = 0, targetCount = 0] = used;
+    this.#names.used = names;
+    this.#count = entries;
+    inodes.setUsed(inodeCount, targetCount, targetBytes);
+    return next;
+  }
+
+  #entryColumns(): EntryColumns {
+    return {
+      entryCount: this.#count,
+      names: this.#names.bytes,
+      nameOffset: this.#nameOffset,
+      nameBytes: this.#nameBytes,
+      parent: this.#parent,
+      inode: this.#inode,
+      firstChild: this.#firstChild,
+      nextSibling: this.#nextSibling,
+    };
   }
 
   /** Makes the entry a name of the inode. What it named before goes, a directory with all below it. */
@@ -190,7 +222,7 @@ export class FileTree {
   }
 
   #growColumns(): void {
-    const size = Math.ceil(this.#inode.length * 1.5);
+    const size = this.#inode.length * growth;
     this.#nameOffset = grown(this.#nameOffset, new Uint32Array(size));
     this.#nameBytes = grown(this.#nameBytes, new Uint8Array(size));
     this.#parent = grown(this.#parent, new Int32Array(size));

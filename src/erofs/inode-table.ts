@@ -1,4 +1,5 @@
 import { OcifsError } from "../base/errors.js";
+import type { InodeColumns } from "../native/tarindex.js";
 import type { ByteTable } from "./byte-arena.js";
 import type { DataExtent } from "./extents.js";
 import { encodeDevice, fileType } from "./format.js";
@@ -66,6 +67,20 @@ export class InodeTable {
 
   get count(): number {
     return this.#count;
+  }
+
+  get targetBytes(): number {
+    return this.#targets.usedBytes;
+  }
+
+  get targetCount(): number {
+    return this.#targets.count;
+  }
+
+  /** After native code has added to the columns. */
+  setUsed(count: number, targetCount: number, targetBytes: number): void {
+    this.#count = count;
+    this.#targets.setUsed(targetCount, targetBytes);
   }
 
   add(metadata: InodeMetadata, content: InodeContent): number {
@@ -142,22 +157,22 @@ export class InodeTable {
     return this.#targets.at(this.#data[id] ?? 0);
   }
 
-  /** A file's extents, ascending. */
-  extents(id: number): readonly DataExtent[] {
-    const start = this.#data[id] ?? -1;
-    if (start >= 0) return [{ offset: 0, sizeBytes: this.sizeBytes(id), deviceOffset: start }];
-    const flat = this.#pieces.get(id);
-    if (flat === undefined) return [];
-    return Array.from({ length: flat.length / 3 }, (_, i) => ({
-      offset: flat[i * 3] ?? 0,
-      sizeBytes: flat[i * 3 + 1] ?? 0,
-      deviceOffset: flat[i * 3 + 2] ?? 0,
-    }));
-  }
-
-  /** Byte in the device where a file's only extent begins; -1 when it has none or several. The common case, without objects. */
-  wholeExtent(id: number): number {
-    return this.#data[id] ?? -1;
+  /** All of it, as native code reads it; valid until the table changes. */
+  columns(): InodeColumns & { readonly targets: ReturnType<ByteTable["columns"]> } {
+    return {
+      inodeCount: this.#count,
+      mode: this.#mode,
+      uid: this.#uid,
+      gid: this.#gid,
+      mtimeSeconds: this.#mtimeSeconds,
+      mtimeNanoseconds: this.#mtimeNanoseconds,
+      sizeBytes: this.#sizeBytes,
+      data: this.#data,
+      device: this.#device,
+      xattrs: this.#xattrs,
+      targets: this.#targets.columns(),
+      pieces: Array.from(this.#pieces, ([inode, numbers]) => ({ inode, numbers })),
+    };
   }
 
   #setFile(id: number, sizeBytes: number, device: number, extents: readonly DataExtent[]): void {
@@ -175,7 +190,7 @@ export class InodeTable {
   }
 
   #grow(): void {
-    const size = Math.ceil(this.#mode.length * 1.5);
+    const size = this.#mode.length * growth;
     this.#mode = grown(this.#mode, new Uint16Array(size));
     this.#uid = grown(this.#uid, new Uint32Array(size));
     this.#gid = grown(this.#gid, new Uint32Array(size));
@@ -187,6 +202,12 @@ export class InodeTable {
     this.#xattrs = grown(this.#xattrs, new Int32Array(size));
   }
 }
+
+/**
+ * What outgrown arrays leave behind stays until the next garbage collection, and there are few: a third of the final size this way. What is not yet
+ * used of a large array takes no memory.
+ */
+export const growth = 4;
 
 /** `into` with the contents of the shorter `from`. */
 export function grown<T extends { set(from: T): void }>(from: T, into: T): T {

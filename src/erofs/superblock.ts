@@ -1,6 +1,6 @@
 import { OcifsError } from "../base/errors.js";
+import type { PlannedTarindex } from "../native/tarindex.js";
 import { crc32cOfSuperblock } from "./crc32c.js";
-import { type FileTree, rootEntry } from "./file-tree.js";
 import {
   blockBits,
   blockBytes,
@@ -13,8 +13,6 @@ import {
   superblockMagic,
   superblockOffset,
 } from "./format.js";
-import type { TarindexLayout } from "./layout.js";
-import type { OutputBuffer } from "./output-buffer.js";
 
 /** One layer's uncompressed tar. */
 export interface DeviceSlot {
@@ -27,7 +25,7 @@ export interface DeviceSlot {
 const maximum32 = 0xffff_ffff;
 
 /** First block of each device in the flat address space: the index, then the devices one after another. */
-function flatAddresses(plan: TarindexLayout, devices: readonly DeviceSlot[]): number[] {
+function flatAddresses(plan: PlannedTarindex, devices: readonly DeviceSlot[]): number[] {
   let next = plan.sizeBytes / blockBytes;
   return devices.map((device) => {
     const address = next;
@@ -36,26 +34,27 @@ function flatAddresses(plan: TarindexLayout, devices: readonly DeviceSlot[]): nu
   });
 }
 
-function needs48Bits(plan: TarindexLayout, devices: readonly DeviceSlot[]): boolean {
+function needs48Bits(plan: PlannedTarindex, devices: readonly DeviceSlot[]): boolean {
   const last = (flatAddresses(plan, devices).at(-1) ?? 0) + (devices.at(-1)?.blocks ?? 0);
   return last >= maximum32 || devices.some((device) => device.blocks >= maximum32);
 }
 
-/** Writes bytes 0 to 1151: the boot area, which stays empty, and the superblock without its checksum. */
+/** Writes the superblock into the start of a tarindex whose device table is there: its checksum covers the rest of its block. */
 export function writeSuperblock(
-  out: OutputBuffer,
-  plan: TarindexLayout,
-  tree: FileTree,
-  { devices, uuid }: { readonly devices: readonly DeviceSlot[]; readonly uuid: Uint8Array },
+  start: Uint8Array,
+  plan: PlannedTarindex,
+  {
+    rootNid,
+    devices,
+    uuid,
+  }: { readonly rootNid: number; readonly devices: readonly DeviceSlot[]; readonly uuid: Uint8Array },
 ): void {
   if (devices.length === 0 || devices.length > 0xffff || uuid.length !== 16) {
     throw new OcifsError("internal", `tarindex: ${devices.length} devices and a uuid of ${uuid.length} bytes`);
   }
-  const rootNid = plan.nids[tree.inode(rootEntry)] ?? 0;
   if (rootNid > 0xffff) throw new OcifsError("internal", `tarindex: root nid ${rootNid} does not fit 16 bits`);
-  out.padTo(superblockOffset);
-  const at = out.reserve(superblockBytes);
-  const view = out.view;
+  const at = superblockOffset;
+  const view = viewOf(start);
   view.setUint32(at, superblockMagic, true);
   view.setUint32(at + 8, compat.superblockChecksum | compat.mtime | (plan.hasXattrs ? compat.xattrFilter : 0), true);
   view.setUint8(at + 12, blockBits);
@@ -68,16 +67,17 @@ export function writeSuperblock(
   view.setUint32(at + 80, incompat.deviceTable | (needs48Bits(plan, devices) ? incompat.address48 : 0), true);
   view.setUint16(at + 86, devices.length, true);
   view.setUint16(at + 88, deviceTableSlot, true);
+  view.setUint32(at + 4, crc32cOfSuperblock(start.subarray(at, at + blockBytes)), true);
 }
 
 /** Writes one 128-byte slot a device. */
-export function writeDeviceTable(out: OutputBuffer, plan: TarindexLayout, devices: readonly DeviceSlot[]): void {
+export function writeDeviceTable(start: Uint8Array, plan: PlannedTarindex, devices: readonly DeviceSlot[]): void {
+  const view = viewOf(start);
   const addresses = flatAddresses(plan, devices);
   devices.forEach((device, i) => {
     const tag = Buffer.from(device.tag, "latin1");
     if (tag.length > deviceTagBytes) throw new OcifsError("internal", `tarindex: device tag of ${tag.length} bytes`);
-    const at = out.reserve(deviceSlotBytes);
-    const view = out.view;
+    const at = superblockOffset + superblockBytes + i * deviceSlotBytes;
     tag.forEach((byte, t) => {
       view.setUint8(at + t, byte);
     });
@@ -89,9 +89,6 @@ export function writeDeviceTable(out: OutputBuffer, plan: TarindexLayout, device
   });
 }
 
-/** Sets the checksum in the first bytes of a finished tarindex (at least 1536): it covers the rest of the superblock's block. */
-export function writeSuperblockChecksum(start: Uint8Array): void {
-  const covered = start.subarray(superblockOffset, superblockOffset + blockBytes);
-  const view = new DataView(start.buffer, start.byteOffset, start.length);
-  view.setUint32(superblockOffset + 4, crc32cOfSuperblock(covered), true);
+function viewOf(bytes: Uint8Array): DataView {
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
 }

@@ -1,5 +1,6 @@
 import { OcifsError } from "../base/errors.js";
 import { limits } from "../base/limits.js";
+import type { ByteStringColumns } from "../native/tarindex.js";
 import { ByteTable } from "./byte-arena.js";
 import { xattrEntryBytes, xattrFilterSeed, xattrHeaderBytes } from "./format.js";
 import { noXattrs } from "./inode-table.js";
@@ -86,6 +87,11 @@ export class XattrSets {
     }
     view.setUint32(0, ~filter >>> 0, true);
     return this.#table.intern(area);
+  }
+
+  /** The areas under the sets' numbers; valid until the next `intern`. */
+  columns(): ByteStringColumns {
+    return this.#table.columns();
   }
 
   /** The set's area as it stands on disk; a view valid until the next `intern`. Empty for `noXattrs`. */

@@ -85,7 +85,7 @@ export class MergedTarindex {
         file = undefined;
         await current[Symbol.asyncDispose]();
       };
-      const tree = await openTarindexInMemory(pieces, { onPiece, signal });
+      const tree = await openTarindexInMemory(pieces, { written: true, onPiece, signal });
       const whole = file;
       if (whole !== undefined) {
         await this.#attempt(async () => {

@@ -14,6 +14,7 @@ const CHUNK_BYTES = 1 << 20;
  * Opens a tarindex as a private copy in memory. A mapped file that somebody truncates kills the process that touches it
  * (SIGBUS), and one that somebody rewrites changes the tree under its readers; a copy can do neither. Tarindexes are small:
  * about 140 bytes an entry.
+ * `wanted` is the digest that ocifs noted when it wrote the tarindex; undefined for one that others wrote.
  * `mismatch` when the bytes do not have the wanted digest, `not-found`, `io` or `limit`.
  */
 export async function openTarindexCopy(
@@ -27,13 +28,19 @@ export async function openTarindexCopy(
     if (wanted === undefined || got === wanted) return;
     throw new OcifsError("mismatch", `tarindex ${path}: digest ${got}, want ${wanted}; create the index again`);
   };
-  return await openTarindexInMemory(piecesOf(path), { onPiece: (piece) => hash.update(piece), onEnd: check, signal });
+  return await openTarindexInMemory(piecesOf(path), {
+    written: wanted !== undefined,
+    onPiece: (piece) => hash.update(piece),
+    onEnd: check,
+    signal,
+  });
 }
 
-/** Opens a tarindex that exists in no file. `onPiece` gets its bytes in order; what it or `onEnd` throws ends the opening. */
+/** Opens a tarindex that exists in no file. `written`: by ocifs. `onPiece` gets its bytes in order; what it or `onEnd` throws ends the opening. */
 export async function openTarindexInMemory(
   pieces: Iterable<Uint8Array> | AsyncIterable<Uint8Array>,
   options: {
+    readonly written?: boolean;
     readonly onPiece?: (piece: Uint8Array) => unknown;
     readonly onEnd?: () => unknown;
     readonly signal?: AbortSignal | undefined;
@@ -49,7 +56,7 @@ export async function openTarindexInMemory(
       at += piece.length;
     }
     await options.onEnd?.();
-    return new ErofsImage(fd);
+    return new ErofsImage(fd, { xattrsAreFlagged: options.written === true });
   } finally {
     closeSync(fd);
   }

@@ -26,7 +26,8 @@ export class BlobInput implements AsyncDisposable {
     this.#signal = signal;
     this.#hash = verified ? undefined : openDigestStream(algorithmOf(source.digest));
     const signals = signal === undefined ? [this.#abort.signal] : [this.#abort.signal, signal];
-    this.#pieces = inPieces(source.fetchRange(0, source.sizeBytes, { signal: AbortSignal.any(signals) }));
+    const options = { signal: AbortSignal.any(signals), transientChunks: true };
+    this.#pieces = inPieces(source.fetchRange(0, source.sizeBytes, options));
     this.#ahead = this.#fetchAhead();
   }
 

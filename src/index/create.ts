@@ -7,18 +7,19 @@ import { version } from "../base/version.js";
 import type { BlobSource } from "../blob/blob-source.js";
 import { type CacheRoom, unlimitedRoom } from "../cache/room.js";
 import { WriteBudget } from "../cache/write-budget.js";
-import { layOut, type TarindexLayout } from "../erofs/layout.js";
-import { writePlanned } from "../erofs/tarindex-writer.js";
+import { layOut, writePlanned } from "../erofs/tarindex-writer.js";
 import { openGzipRecorder, openZstdStream } from "../native/inflate.js";
+import { openLayerHash } from "../native/sha256.js";
+import type { PlannedTarindex } from "../native/tarindex.js";
 import { algorithmOf, type Digest } from "../oci/digest.js";
 import { type DigestStream, openDigestStream } from "../oci/digest-stream.js";
 import { blockBytes } from "../tar/header.js";
 import { type TarEnd, TarWalker } from "../tar/walker.js";
 import { BlobInput } from "./blob-input.js";
 import { decodeBlob, type LayerRecorder } from "./decode.js";
+import { EqualSpans } from "./equal-spans.js";
 import { digestOfFile, fromSystemError, type IndexPaths, indexPathsIn, PendingFiles } from "./files.js";
 import { type IndexedFile, type IndexManifest, indexFormatVersion, serializeIndexManifest } from "./manifest.js";
-import { SpanHasher } from "./span-hasher.js";
 import { type FinishedTarTree, TarTree, type WhiteoutMode } from "./tar-tree.js";
 
 export interface IndexProgress {
@@ -195,7 +196,9 @@ class LayerPass {
   readonly #options: CreateLayerIndexOptions;
   readonly #tree: TarTree;
   readonly #walker: TarWalker;
-  readonly #tarHash: DigestStream;
+  readonly #hash = openLayerHash();
+  /** Of a layer whose diffID is of another algorithm. */
+  readonly #otherHash: DigestStream | undefined;
   readonly #spend: (bytes: number) => Promise<void>;
   #tarBytes = 0;
   #entryCount = 0;
@@ -205,16 +208,23 @@ class LayerPass {
     this.#options = options;
     this.#spend = spend;
     const { expectedDiffId } = options;
-    this.#tarHash = openDigestStream(expectedDiffId === undefined ? "sha256" : algorithmOf(expectedDiffId));
+    const algorithm = expectedDiffId === undefined ? "sha256" : algorithmOf(expectedDiffId);
+    if (algorithm !== "sha256") this.#otherHash = openDigestStream(algorithm);
     this.spanSizeBytes = options.spanSizeBytes ?? defaultSpanSizeBytes;
     this.whiteouts = options.whiteouts ?? "keep";
     if (!Number.isSafeInteger(this.spanSizeBytes) || this.spanSizeBytes < 64 << 10 || this.spanSizeBytes > 2 ** 30) {
       throw new OcifsError("usage", `index create: span size ${this.spanSizeBytes}, want 64 KiB to 1 GiB in bytes`);
     }
     this.#tree = new TarTree({ whiteouts: this.whiteouts });
-    this.#walker = new TarWalker((entry) => {
-      this.#entryCount++;
-      this.#tree.add(entry);
+    this.#walker = new TarWalker({
+      entry: (entry) => {
+        this.#entryCount++;
+        this.#tree.add(entry);
+      },
+      plainEntries: (entries) => {
+        this.#entryCount += entries.count;
+        this.#tree.addPlain(entries);
+      },
     });
   }
 
@@ -238,48 +248,40 @@ class LayerPass {
     recorder: LayerRecorder,
   ): Promise<Omit<LayerContent, "encoding" | "zinfo">> {
     try {
-      await decodeBlob(first, input, recorder, (bytes) => this.#onTar(bytes, input));
+      await decodeBlob(first, input, recorder, (bytes, spanStarts) => this.#onTar(bytes, spanStarts, input));
       const result = recorder.finish();
-      if (
-        result.uncompressedSizeBytes !== this.#tarBytes ||
-        result.spanDigests.length !== 32 * result.checkpointCount
-      ) {
+      const content = this.#finishTar();
+      if (result.uncompressedSizeBytes !== this.#tarBytes || content.spanDigests.length !== result.checkpointCount) {
         throw new OcifsError(
           "internal",
-          `index create: the layer's recorder counted ${result.uncompressedSizeBytes} bytes and ${result.spanDigests.length / 32} spans, ` +
-            `want ${this.#tarBytes} and ${result.checkpointCount}`,
+          `index create: the layer's recorder counted ${result.uncompressedSizeBytes} bytes and ${result.checkpointCount} spans, ` +
+            `want ${this.#tarBytes} and ${content.spanDigests.length}`,
         );
       }
-      const hex = Buffer.from(result.spanDigests).toString("hex");
-      const spanDigests = Array.from({ length: result.checkpointCount }, (_, i) => hex.slice(i * 64, i * 64 + 64));
-      return { blobTrailingBytes: result.trailingBytes, ...this.#finishTar(), spanDigests };
+      return { blobTrailingBytes: result.trailingBytes, ...content };
     } finally {
       recorder.close();
     }
   }
 
   async #runZstd(first: Uint8Array, input: BlobInput): Promise<LayerContent> {
-    const spans = new SpanHasher(this.spanSizeBytes);
+    const spans = new EqualSpans(this.spanSizeBytes);
     const decoder = openZstdStream();
     try {
-      await decodeBlob(first, input, decoder, async (bytes) => {
-        spans.update(bytes);
-        await this.#onTar(bytes, input);
-      });
+      await decodeBlob(first, input, decoder, (bytes) => this.#onTarOfEqualSpans(bytes, spans, input));
       decoder.finish();
     } finally {
       decoder.close();
     }
-    return { encoding: "zstd", blobTrailingBytes: 0, ...this.#finishTar(), spanDigests: spans.finish() };
+    return { encoding: "zstd", blobTrailingBytes: 0, ...this.#finishTar() };
   }
 
   async #runTar(first: Uint8Array, input: BlobInput): Promise<LayerContent> {
-    const spans = new SpanHasher(this.spanSizeBytes);
+    const spans = new EqualSpans(this.spanSizeBytes);
     for (let piece: Uint8Array | undefined = first; piece !== undefined; piece = await input.next()) {
       const accounted = Promise.allSettled([input.account(piece)]);
       try {
-        spans.update(piece);
-        await this.#onTar(piece, input);
+        await this.#onTarOfEqualSpans(piece, spans, input);
       } finally {
         // The piece is the pool thread's until then.
         await accounted;
@@ -287,13 +289,21 @@ class LayerPass {
       const [account] = await accounted;
       if (account.status === "rejected") throw account.reason;
     }
-    return { encoding: "tar", blobTrailingBytes: 0, ...this.#finishTar(), spanDigests: spans.finish() };
+    return { encoding: "tar", blobTrailingBytes: 0, ...this.#finishTar() };
   }
 
-  async #onTar(bytes: Uint8Array, input: BlobInput): Promise<void> {
+  #onTarOfEqualSpans(bytes: Uint8Array, spans: EqualSpans, input: BlobInput): Promise<void> {
+    return this.#onTar(bytes, spans.startsBefore(this.#tarBytes + bytes.length), input);
+  }
+
+  async #onTar(bytes: Uint8Array, spanStarts: Float64Array, input: BlobInput): Promise<void> {
     // A checkpoint has a window of 32 KiB.
     await this.#spend(Math.ceil((bytes.length / this.spanSizeBytes) * (33 << 10)));
-    const taken = Promise.allSettled([this.#options.tarSink?.(bytes, this.#tarBytes), this.#tarHash.update(bytes)]);
+    const taken = Promise.allSettled([
+      bytes.length > 0 ? this.#options.tarSink?.(bytes, this.#tarBytes) : undefined,
+      this.#hash.update(bytes, spanStarts),
+      this.#otherHash?.update(bytes),
+    ]);
     try {
       this.#walker.push(bytes);
     } finally {
@@ -309,8 +319,15 @@ class LayerPass {
     });
   }
 
-  #finishTar(): { end: TarEnd; diffId: Digest } {
-    return { end: this.#walker.finish(), diffId: this.#tarHash.finish() };
+  #finishTar(): Pick<LayerContent, "end" | "diffId" | "spanDigests"> {
+    const end = this.#walker.finish();
+    const { digest, spanDigests } = this.#hash.finish();
+    const hex = Buffer.from(spanDigests).toString("hex");
+    return {
+      end,
+      diffId: this.#otherHash?.finish() ?? `sha256:${Buffer.from(digest).toString("hex")}`,
+      spanDigests: Array.from({ length: hex.length / 64 }, (_, i) => hex.slice(i * 64, i * 64 + 64)),
+    };
   }
 }
 
@@ -359,7 +376,7 @@ async function writeTarindexFile(
 }
 
 /** Ascending, without those that lost their name. */
-function nidsOf(inodes: ReadonlySet<number>, { nids }: TarindexLayout): readonly number[] {
+function nidsOf(inodes: ReadonlySet<number>, { nids }: PlannedTarindex): readonly number[] {
   const found = [...inodes].flatMap((inode) => nids[inode] || []).sort((a, b) => a - b);
   if (found.length > limits.impliedDirectories) {
     throw new OcifsError(

@@ -4,6 +4,7 @@ import type { BlobInput } from "./blob-input.js";
 
 /** Bytes decoded at a time; two such buffers exist. */
 const outputBytes = 2 << 20;
+const noStarts = new Float64Array(0);
 
 /** Turns the bytes of a blob that streams by into those of its tar, whatever the blob is compressed with. */
 export interface BlobDecoder {
@@ -12,14 +13,14 @@ export interface BlobDecoder {
    * settles. When `output` came back full it is called again, with the rest of the input or with none.
    */
   step(input: Uint8Array, output: Uint8Array): Promise<{ readonly consumed: number; readonly produced: number }>;
+  /** Where spans begin, of those that were not told yet: bytes of the tar, none behind what was decoded. Without it nobody knows. */
+  takeSpanStarts?(): Float64Array;
 }
 
 /** What a recorder knows once the last byte was taken; sizes are bytes. */
 export interface RecordedLayer {
   readonly uncompressedSizeBytes: number;
   readonly checkpointCount: number;
-  /** SHA-256 of each span's uncompressed bytes, 32 bytes each, in order. */
-  readonly spanDigests: Uint8Array;
   /** Bytes of the blob behind the end of its stream, which nobody reads. */
   readonly trailingBytes: number;
 }
@@ -27,23 +28,26 @@ export interface RecordedLayer {
 /** A decoder that writes down on the way where decoding can start again: what makes the blob randomly readable. */
 export interface LayerRecorder extends BlobDecoder {
   finish(): RecordedLayer;
+  takeSpanStarts(): Float64Array;
   /** Frees its memory; safe at any time, also during a step. */
   close(): void;
 }
 
 /**
  * Decodes a blob and hands on the uncompressed bytes in order. While pool threads decode into one buffer and hash
- * the input, `onTar` works on the other. `onTar` must be done with its bytes when its promise settles.
+ * the input, `onTar` works on the other; it is told where spans begin in them, or right behind them, and given no bytes only for that.
+ * `onTar` must be done with its bytes when its promise settles.
  */
 export async function decodeBlob(
   first: Uint8Array,
   input: BlobInput,
   decoder: BlobDecoder,
-  onTar: (bytes: Uint8Array) => Promise<void>,
+  onTar: (bytes: Uint8Array, spanStarts: Float64Array) => Promise<void>,
 ): Promise<void> {
   let output = new Uint8Array(outputBytes);
   let spare = new Uint8Array(outputBytes);
   let decoded = output.subarray(0, 0);
+  let spanStarts: Float64Array = noStarts;
   let totalBytes = 0;
   for (let piece: Uint8Array | undefined = first; piece !== undefined; piece = await input.next()) {
     let at = 0;
@@ -57,7 +61,7 @@ export async function decodeBlob(
       ]);
       accounted = true;
       try {
-        if (decoded.length > 0) await onTar(decoded);
+        if (decoded.length > 0 || spanStarts.length > 0) await onTar(decoded, spanStarts);
       } finally {
         // The buffers belong to the pool threads until the step is over, whatever happens here.
         await running;
@@ -76,8 +80,9 @@ export async function decodeBlob(
       at += consumed;
       more = at < piece.length || produced === output.length;
       decoded = output.subarray(0, produced);
+      spanStarts = decoder.takeSpanStarts?.() ?? noStarts;
       [output, spare] = [spare, output];
     }
   }
-  if (decoded.length > 0) await onTar(decoded);
+  if (decoded.length > 0 || spanStarts.length > 0) await onTar(decoded, spanStarts);
 }

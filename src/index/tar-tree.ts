@@ -6,6 +6,7 @@ import { fileType, fileTypeMask } from "../erofs/format.js";
 import { type InodeContent, type InodeMetadata, noXattrs } from "../erofs/inode-table.js";
 import type { TarEntry } from "../tar/entry.js";
 import { lastNameStart } from "../tar/path.js";
+import type { PlainEntries } from "../tar/plain-entries.js";
 import { EntryPlace, quoteBytes, type Where } from "../tar/quote.js";
 import { type Whiteout, whiteoutOf } from "../tar/whiteout.js";
 
@@ -88,6 +89,16 @@ export class TarTree {
       this.#addHardlink(parent, nameAt, entry, where);
     } else {
       this.#addInode(parent, nameAt, entry, where);
+    }
+  }
+
+  /** Applies many, as `add` does one by one. */
+  addPlain(entries: PlainEntries): void {
+    const { count } = entries;
+    const range = { count, base: entries.base, device: this.#device };
+    for (let i = 0; i < count; i++) {
+      if (this.#whiteouts === "keep") i = this.tree.appendPlain(entries.scanned, { from: i, ...range });
+      if (i < count) this.add(entries.entry(i));
     }
   }
 

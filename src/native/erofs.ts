@@ -88,7 +88,7 @@ interface NativeImage {
   close(): void;
 }
 
-const native = addon as { openErofsImage(fd: number): NativeImage };
+const native = addon as { openErofsImage(fd: number, xattrsAreFlagged: boolean): NativeImage };
 
 /**
  * An EROFS image mapped into memory. Every call answers at once from the mapping. Errors are OcifsErrors: `corrupt` for
@@ -100,9 +100,12 @@ export class ErofsImage implements Disposable {
   readonly native: object;
   readonly #image: NativeImage;
 
-  /** Maps the file; `fd` may be closed as soon as this returns. The file must not shrink while it is mapped. */
-  constructor(fd: number) {
-    this.#image = callNative(() => native.openErofsImage(fd));
+  /**
+   * Maps the file; `fd` may be closed as soon as this returns. The file must not shrink while it is mapped. `xattrsAreFlagged`: ocifs wrote it, so
+   * its superblock says whether there are any xattrs at all; a mount then need not ask for each file.
+   */
+  constructor(fd: number, options: { readonly xattrsAreFlagged?: boolean } = {}) {
+    this.#image = callNative(() => native.openErofsImage(fd, options.xattrsAreFlagged === true));
     this.native = this.#image;
   }
 

@@ -6,8 +6,6 @@ export interface RecordedGzip {
   readonly compressedSizeBytes: number;
   readonly uncompressedSizeBytes: number;
   readonly checkpointCount: number;
-  /** SHA-256 of each span's uncompressed bytes, 32 bytes each, in order. */
-  readonly spanDigests: Uint8Array;
   /** Bytes behind the last member and its zero padding. Ignored, as gzip(1) does with a warning. */
   readonly trailingBytes: number;
 }
@@ -29,6 +27,8 @@ export interface ByteStepper {
 export interface GzipRecorder extends ByteStepper {
   /** Writes the zinfo's header. `corrupt` when the blob ends inside a member. Durability is the caller's (fsync). */
   finish(): RecordedGzip;
+  /** Uncompressed bytes before each checkpoint that was made since the last call: where spans begin. `usage` while a step runs. */
+  takeSpanStarts(): Float64Array;
 }
 
 /** Decodes a zstd blob (RFC 8878) that streams by: any number of frames, skippable ones between them. */
@@ -92,6 +92,7 @@ export function openGzipRecorder(options: GzipRecorderOptions): GzipRecorder {
   return {
     step: (input, output) => awaitNative(async () => recorder.step(input, output)),
     finish: () => callNative(() => recorder.finish()),
+    takeSpanStarts: () => callNative(() => recorder.takeSpanStarts()),
     close: () => recorder.close(),
   };
 }

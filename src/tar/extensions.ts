@@ -41,6 +41,11 @@ export class Extensions {
     return this.#local.size > 0 || this.#longName !== undefined || this.#longLink !== undefined;
   }
 
+  /** True while nothing here changes what the next header says. */
+  get neutral(): boolean {
+    return !this.pending && this.#global.size === 0 && this.#sparseList.length === 0;
+  }
+
   /** Keeps views of the payload. */
   setLocal(payload: Buffer, where: Where): void {
     this.#local = new Map();

@@ -4,6 +4,7 @@ import { assembleEntry, dataBytesOf, type SparseFormat, sparseFormatOf } from ".
 import type { TarEntry } from "./entry.js";
 import { Extensions } from "./extensions.js";
 import { blockBytes, classifyBlock, decodeHeader, nameOf, type TarHeader, typeflags } from "./header.js";
+import { PlainEntries } from "./plain-entries.js";
 import { EntryPlace, type Where } from "./quote.js";
 import { oldGnuExtensionMap, oldGnuHeaderMap, oldGnuPieces, SparseMapReader, type SparsePiece } from "./sparse.js";
 
@@ -31,6 +32,13 @@ interface Unfinished {
   readonly map: SparseMapReader;
 }
 
+/** Told of entries: in order, each once. */
+export interface TarVisitor {
+  entry(entry: TarEntry): void;
+  /** Several that are nothing special; without it they come one by one, too. They are to be used before this returns. */
+  plainEntries?(entries: PlainEntries): void;
+}
+
 type State = "header" | "payload" | "sparse-extension" | "sparse-map" | "end";
 
 /**
@@ -39,7 +47,8 @@ type State = "header" | "payload" | "sparse-extension" | "sparse-map" | "end";
  * an OcifsError (`corrupt`, `unsupported`, `limit`), after which the walker is of no further use.
  */
 export class TarWalker {
-  readonly #onEntry: (entry: TarEntry) => void;
+  readonly #visitor: TarVisitor;
+  readonly #plain = new PlainEntries();
   readonly #extensions = new Extensions();
   readonly #block = new Uint8Array(blockBytes);
   #blockFill = 0;
@@ -60,14 +69,16 @@ export class TarWalker {
   /** What the bytes being passed over belong to, for the message when the archive ends there. */
   #current: Where = "tar";
 
-  constructor(onEntry: (entry: TarEntry) => void) {
-    this.#onEntry = onEntry;
+  constructor(visitor: TarVisitor | ((entry: TarEntry) => void)) {
+    this.#visitor = typeof visitor === "function" ? { entry: visitor } : visitor;
   }
 
   push(chunk: Uint8Array): void {
     let at = 0;
     while (at < chunk.length) {
+      at += this.#scan(chunk, at);
       const left = chunk.length - at;
+      if (left === 0) return;
       let used: number;
       if (this.#state === "end") {
         used = left;
@@ -93,6 +104,35 @@ export class TarWalker {
         this.#onBlock(used === blockBytes ? chunk.subarray(at - blockBytes, at) : this.#block);
       }
     }
+  }
+
+  /** Tells the entries that are plain to see from byte `at` of the chunk on, and gives how many bytes they and their content took. */
+  #scan(chunk: Uint8Array, at: number): number {
+    const skip = this.#skipBytes;
+    if (
+      this.#state !== "header" ||
+      this.#blockFill > 0 ||
+      this.#zeroBlocks > 0 ||
+      chunk.length - at < skip + blockBytes
+    ) {
+      return 0;
+    }
+    if (!this.#extensions.neutral) return 0;
+    const plain = this.#plain;
+    const start = this.#offset;
+    plain.scan(chunk, at, { skip, maximum: limits.tarEntries - this.#entryCount, base: start - at });
+    const used = plain.end - at;
+    this.#offset += used;
+    this.#skipBytes = plain.skipBytes;
+    const last = plain.count - 1;
+    if (last < 0) return used;
+    this.#entryCount += plain.count;
+    this.#paddingBytes = padded(plain.sizeBytes(last)) - plain.sizeBytes(last);
+    const header = at + plain.headerOffset(last) - start;
+    this.#current = new EntryPlace(nameOf(chunk.subarray(header, header + blockBytes)), plain.headerOffset(last));
+    if (this.#visitor.plainEntries !== undefined) this.#visitor.plainEntries(plain);
+    else for (let i = 0; i <= last; i++) this.#visitor.entry(plain.entry(i));
+    return used;
   }
 
   /** In place of pushing `sizeBytes` of file content that the caller has elsewhere: the tar must be at a file's content. */
@@ -291,7 +331,7 @@ export class TarWalker {
     this.#extensions.clear();
     this.#skipBytes = padded(dataBytes);
     this.#paddingBytes = this.#skipBytes - dataBytes;
-    this.#onEntry(entry);
+    this.#visitor.entry(entry);
   }
 }
 

@@ -63,7 +63,7 @@ void CheckSpans(const Bytes& blob, const Outcome& o) {
   gzip.Set(blob);
   zinfo.Set(o.zinfo);
   const size_t count = o.recorded.checkpoint_count;
-  CHECK(o.zinfo.size() == kZinfoHeaderBytes + count * kZinfoRecordBytes && o.recorded.span_digests.size() == 32 * count);
+  CHECK(o.zinfo.size() == kZinfoHeaderBytes + count * kZinfoRecordBytes);
   std::vector<double> ins(count), outs(count);
   Bytes bits(count);
   CHECK(ReadZinfoTable(zinfo.fd(), count, ins.data(), outs.data(), bits.data()).ok());
@@ -117,7 +117,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     std::fprintf(stderr, "zlib: %s; other: %s\n", zlib.status.message.c_str(), other.status.message.c_str());
   CHECK(zlib.status.ok() == other.status.ok());
   if (!zlib.status.ok()) return 0;
-  CHECK(zlib.output == other.output && zlib.zinfo == other.zinfo && zlib.recorded.span_digests == other.recorded.span_digests);
+  CHECK(zlib.output == other.output && zlib.zinfo == other.zinfo);
   CHECK(zlib.recorded.trailing_bytes == other.recorded.trailing_bytes);
   if (zlib.recorded.checkpoint_count > 0) CheckSpans(blob, zlib);
   return 0;

@@ -1,6 +1,10 @@
 import assert from "node:assert/strict";
 import { open } from "node:fs/promises";
+import { test } from "node:test";
 import { testDrivers } from "../support/driver-suite.js";
+import { tarindexOfTar } from "../support/layers.js";
+import { MountedTree } from "../support/mounted-tree.js";
+import { requireRootAndFuse } from "../support/requires.js";
 import {
   accessAcl,
   bigBytes,
@@ -11,7 +15,8 @@ import {
   noise,
   oddName,
 } from "../support/semantics-tree.js";
-import type { PythonBytes } from "../support/syscalls.js";
+import { type PythonBytes, Syscalls } from "../support/syscalls.js";
+import { buildTar } from "../support/tar-builder.js";
 
 const latin1 = (bytes: Uint8Array) => Buffer.from(bytes).toString("latin1");
 const odd = `b"${[...oddName].map((b) => `\\x${b.toString(16).padStart(2, "0")}`).join("")}"`;
@@ -345,4 +350,37 @@ testDrivers("a damaged tarindex", async (lines) => {
     assert.deepEqual(await sys.run("open(p('file'), 'rb').read()"), { bytes: "hello\n" });
     assert.equal(await sys.run("len(os.listdir(p('many')))"), manyCount);
   });
+});
+
+test("S16: a tree without any xattrs says so once, and is asked no more", async (t) => {
+  if (!requireRootAndFuse(t)) return;
+  const tar = buildTar([
+    { path: "a", data: "1" },
+    { path: "b", data: "2" },
+    { path: "dir/", type: "directory" },
+  ]);
+  await using tree = await MountedTree.mount(tar);
+  await using sys = await Syscalls.start(tree.mountpoint);
+  for (const name of ["a", "b", "dir"]) {
+    assert.equal(await sys.errno(`os.getxattr(p('${name}'), 'security.selinux')`), "ENOTSUP");
+    assert.equal(await sys.errno(`os.listxattr(p('${name}'))`), "ENOTSUP");
+  }
+  const before = tree.mounted.stats().requests;
+  for (const name of ["a", "b", "dir"]) {
+    assert.equal(await sys.errno(`os.getxattr(p('${name}'), 'user.x')`), "ENOTSUP");
+    assert.equal(await sys.errno(`os.listxattr(p('${name}'))`), "ENOTSUP");
+  }
+  assert.equal(tree.mounted.stats().requests, before);
+  // What the kernel asks for by itself goes on: access checks, with ACLs, and programs' capabilities.
+  assert.equal(await sys.run("os.access(p('a'), os.R_OK)"), true);
+  assert.deepEqual(await sys.run("open(p('b'), 'rb').read()"), { bytes: "2" });
+});
+
+test("S16: an index that others made is asked each time", async (t) => {
+  if (!requireRootAndFuse(t)) return;
+  const tar = buildTar([{ path: "a", data: "1" }]);
+  await using tree = await MountedTree.mount(tar, { index: tarindexOfTar(tar) });
+  await using sys = await Syscalls.start(tree.mountpoint);
+  assert.equal(await sys.errno("os.getxattr(p('a'), 'user.x')"), "ENODATA");
+  assert.deepEqual(await sys.run("os.listxattr(p('a'))"), []);
 });

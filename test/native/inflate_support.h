@@ -68,6 +68,7 @@ struct Index {
   Data zinfo;
   Recorded recorded;
   Data output;
+  std::vector<uint64_t> span_starts;
 };
 
 inline Status Record(const Data& gz, uint64_t span, bool zlib, size_t in_piece, size_t out_piece, Index* index) {
@@ -87,6 +88,7 @@ inline Status Record(const Data& gz, uint64_t span, bool zlib, size_t in_piece, 
     full = produced == out.size();
   }
   Status s = r->Finish(&index->recorded);
+  index->span_starts = r->span_starts();
   index->zinfo = file.Content();
   return s;
 }

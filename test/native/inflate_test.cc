@@ -27,7 +27,7 @@ static void TestFixtures() {
   CheckSpans(gz, from_v1, tar);
 }
 
-// Records with both engines, in odd pieces; both must agree; every span must decode; every digest must be that of its bytes.
+// Records with both engines, in odd pieces; both must agree; every span must decode.
 static void RoundTrip(const Data& gz, const Data& want, uint64_t trailing = 0) {
   for (uint64_t span : {32 << 10, 1 << 20}) {
     Index a, b;
@@ -35,7 +35,7 @@ static void RoundTrip(const Data& gz, const Data& want, uint64_t trailing = 0) {
     OK(Record(gz, span, false, 65536, 65536, &b));
     CHECK(a.output == want && b.output == want);
     CHECK(a.zinfo == b.zinfo);
-    CHECK(a.recorded.span_digests == b.recorded.span_digests);
+    CHECK(a.span_starts == b.span_starts);
     CHECK(a.recorded.trailing_bytes == trailing && b.recorded.trailing_bytes == trailing);
     if (gz.size() < (2 << 20)) {
       Index c;
@@ -43,15 +43,8 @@ static void RoundTrip(const Data& gz, const Data& want, uint64_t trailing = 0) {
       CHECK(c.zinfo == b.zinfo && c.output == want);
     }
     const Table t = ReadTable(a.zinfo);
-    CHECK(t.in.size() == a.recorded.checkpoint_count && t.in.size() * 32 == a.recorded.span_digests.size());
-    for (size_t i = 0; i < t.in.size(); i++) {
-      const auto from = static_cast<size_t>(t.out[i]);
-      const auto to = i + 1 < t.in.size() ? static_cast<size_t>(t.out[i + 1]) : want.size();
-      Sha256 sha;
-      sha.Update(want.data() + from, to - from);
-      const auto d = sha.Final();
-      CHECK(std::equal(d.begin(), d.end(), a.recorded.span_digests.begin() + static_cast<ptrdiff_t>(i * 32)));
-    }
+    CHECK(t.in.size() == a.recorded.checkpoint_count && t.in.size() == a.span_starts.size());
+    for (size_t i = 0; i < t.in.size(); i++) CHECK(static_cast<uint64_t>(t.out[i]) == a.span_starts[i]);
     CheckSpans(gz, a.zinfo, want);
   }
 }

@@ -2,10 +2,14 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import fc from "fast-check";
 import { OcifsError } from "../../src/base/errors.js";
-import { tarindexOfTar } from "../support/layers.js";
+import { writeTarindex } from "../../src/erofs/tarindex-writer.js";
+import { TarTree } from "../../src/index/tar-tree.js";
+import type { TarEntry } from "../../src/tar/entry.js";
+import { TarWalker } from "../../src/tar/walker.js";
+import { tarindexOfTar, zeroUuid } from "../support/layers.js";
 import { mutated } from "../support/mutations.js";
 import { readTar } from "../support/read-tar.js";
-import { buildTar, extendedHeader, paxHeader } from "../support/tar-builder.js";
+import { buildTar, extendedHeader, paxHeader, type TarItem } from "../support/tar-builder.js";
 
 /** Something of everything. */
 const tar = buildTar([
@@ -110,5 +114,128 @@ describe("tar walker, any input", () => {
       ),
       { numRuns: 1500 },
     );
+  });
+});
+
+/** Few names, so that entries meet: replace one another, lie below links, and leave the tree. */
+const someName = fc.constantFrom(
+  "a",
+  "b",
+  "up",
+  "up/a",
+  "a/b",
+  "b/a/c",
+  "a/up/b",
+  "./a/c/",
+  "x".repeat(99),
+  "a//b",
+  "../a",
+  "./",
+  "",
+);
+const someItem: fc.Arbitrary<TarItem> = fc.record({
+  path: someName,
+  type: fc.constantFrom("file", "file", "directory", "directory", "symlink", "hardlink", "char"),
+  linkPath: fc.constantFrom("a", "..", "../..", "b/a", "/a", "./a/b", ""),
+  data: fc.constantFrom("", "x", "y".repeat(513)),
+  prefix: fc.constantFrom("", "", "a", "./b/", "p".repeat(155)),
+  mtime: fc.constantFrom(0, 1, 1_700_000_000, -1, 2 ** 40),
+  uid: fc.constantFrom(0, 1000, 2 ** 31),
+  mode: fc.constantFrom(0o644, 0o4755),
+});
+/** Most are plain; headers of PAX and GNU, bad fields and stray blocks stand between them. */
+const someTar = fc
+  .array(
+    fc.oneof(
+      { weight: 12, arbitrary: someItem },
+      { weight: 1, arbitrary: fc.constant({ path: "q", pax: { uid: "7", mtime: "5.5" } } satisfies TarItem) },
+      { weight: 1, arbitrary: fc.constant(extendedHeader("L", "a/long/name\0")) },
+      { weight: 1, arbitrary: fc.constant(Buffer.alloc(512)) },
+      {
+        weight: 1,
+        arbitrary: fc.tuple(someItem, fc.integer({ min: 0, max: 511 }), fc.integer({ min: 0, max: 255 })).map(
+          ([item, at, value]): TarItem => ({
+            ...item,
+            patch: (header) => {
+              header[at] = value;
+            },
+          }),
+        ),
+      },
+    ),
+    { maxLength: 25 },
+  )
+  .map((items) => buildTar(items));
+
+/** What a tar comes to: entries until the end or a refusal, and that. */
+function outcome(tar: Uint8Array, cuts?: readonly number[]): unknown {
+  const told: TarEntry[] = [];
+  try {
+    const { entries, end } = readTar(tar, cuts, told);
+    return { entries, end };
+  } catch (error) {
+    assert.ok(error instanceof OcifsError, String(error));
+    return { told, code: error.code, message: error.message };
+  }
+}
+
+/** The tarindex of a tar, or the refusal. Pieces below a block leave the headers to the walker alone. */
+function indexOutcome(tar: Uint8Array, pieceBytes: number, plain: boolean): unknown {
+  const layer = new TarTree({ whiteouts: "keep" });
+  const walker = new TarWalker({
+    entry: (entry) => layer.add(entry),
+    ...(plain ? { plainEntries: (entries) => layer.addPlain(entries) } : {}),
+  });
+  try {
+    for (let at = 0; at < tar.length; at += pieceBytes) walker.push(tar.subarray(at, at + pieceBytes));
+    const end = walker.finish();
+    const { tree, impliedDirectories, danglingLinks } = layer.finish();
+    const devices = [{ tag: "", blocks: Math.ceil(end.endOffset / 512) }];
+    const bytes = Buffer.concat([...writeTarindex(tree, { devices, uuid: zeroUuid })]);
+    return { bytes: bytes.toString("latin1"), impliedDirectories, danglingLinks };
+  } catch (error) {
+    assert.ok(error instanceof OcifsError, String(error));
+    return { code: error.code, message: error.message };
+  }
+}
+
+describe("tar walker, plain headers", () => {
+  it("tells the same, and refuses in the same words, whether it reads headers many at a time or one by one", () => {
+    let plain = 0;
+    fc.assert(
+      fc.property(someTar, fc.integer({ min: 0, max: 3000 }), (tar, cut) => {
+        const cutShort = tar.subarray(0, tar.length - Math.max(0, cut - 1500));
+        const expected = outcome(cutShort, [511]);
+        assert.deepEqual(outcome(cutShort), expected);
+        assert.deepEqual(outcome(cutShort, [1024]), expected);
+        if (typeof expected === "object" && expected !== null && "end" in expected) plain++;
+      }),
+      { numRuns: 3000 },
+    );
+    assert.ok(plain > 100, `${plain} tars were read to their end`);
+  });
+
+  it("builds the same tree from many at a time", () => {
+    let built = 0;
+    fc.assert(
+      fc.property(someTar, (tar) => {
+        const expected = indexOutcome(tar, 511, false);
+        assert.deepEqual(indexOutcome(tar, tar.length, true), expected);
+        assert.deepEqual(indexOutcome(tar, 4096, true), expected);
+        if (typeof expected === "object" && expected !== null && "bytes" in expected) built++;
+      }),
+      { numRuns: 3000 },
+    );
+    assert.ok(built > 100, `${built} trees were built`);
+  });
+
+  it("stops at the limit of one scan and goes on", () => {
+    const items = Array.from(
+      { length: 3000 },
+      (_, i): TarItem => ({ path: `d${i % 7}/f${i}`, data: "z".repeat(i % 600) }),
+    );
+    const tar = buildTar(items);
+    assert.deepEqual(readTar(tar), readTar(tar, [300]));
+    assert.equal(readTar(tar).entries.length, 3000);
   });
 });

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { SpanIndex } from "../../src/gzip/span-index.js";
 import { openZinfo, windowSizeBytes, type Zinfo } from "../../src/gzip/zinfo.js";
 import { decodeSpan, openGzipRecorder, type RecordedGzip } from "../../src/native/inflate.js";
+import { openLayerHash } from "../../src/native/sha256.js";
 
 /** A fresh directory that goes when it is disposed of. */
 export async function tempDir(): Promise<AsyncDisposable & { readonly path: string; file(name: string): string }> {
@@ -28,20 +29,22 @@ export async function recordGzip(
   blob: Uint8Array,
   path: string,
   options: RecordOptions,
-): Promise<RecordedGzip & { readonly output: Buffer }> {
+): Promise<RecordedGzip & { readonly output: Buffer; readonly digest: Uint8Array; readonly spanDigests: Uint8Array }> {
   await using file = await open(path, "w+");
   const { spanSizeBytes, zlib = false, inputPieceBytes = 65536, outputPieceBytes = 65536 } = options;
   const recorder = openGzipRecorder({ zinfoFd: file.fd, spanSizeBytes, zlib });
+  const hash = openLayerHash();
   try {
     const output: Buffer[] = [];
     for (let at = 0, full = false; at < blob.length || full; ) {
       const piece = Buffer.alloc(outputPieceBytes);
       const { consumed, produced } = await recorder.step(blob.subarray(at, at + inputPieceBytes), piece);
       output.push(piece.subarray(0, produced));
+      await hash.update(piece.subarray(0, produced), recorder.takeSpanStarts());
       at += consumed;
       full = produced === piece.length;
     }
-    return { ...recorder.finish(), output: Buffer.concat(output) };
+    return { ...recorder.finish(), ...hash.finish(), output: Buffer.concat(output) };
   } finally {
     recorder.close();
   }

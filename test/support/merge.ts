@@ -1,7 +1,6 @@
 import { closeSync, writeSync } from "node:fs";
-import { layOut } from "../../src/erofs/layout.js";
 import { ErofsTree } from "../../src/erofs/reader.js";
-import { writePlanned } from "../../src/erofs/tarindex-writer.js";
+import { layOut, writePlanned } from "../../src/erofs/tarindex-writer.js";
 import { deviceTagOf } from "../../src/image/device-tag.js";
 import { LayerMerge, type MergeLayer } from "../../src/image/merge-layers.js";
 import { TarTree } from "../../src/index/tar-tree.js";

@@ -75,7 +75,7 @@ export class MountedTree implements AsyncDisposable {
       await writeFile(tarindexPath, options.index ?? (await indexOf(directory, tar)));
       await options.patchIndex?.(tarindexPath);
       const indexFd = openSync(tarindexPath, "r");
-      const image = new ErofsImage(indexFd);
+      const image = new ErofsImage(indexFd, { xattrsAreFlagged: options.index === undefined });
       await promisify(close)(indexFd);
       cleanup.defer(() => image.close());
       const tarFd = openSync(tarPath, "r");

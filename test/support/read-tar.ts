@@ -1,9 +1,15 @@
 import type { TarEntry } from "../../src/tar/entry.js";
 import { type TarEnd, TarWalker } from "../../src/tar/walker.js";
 
-/** Pushes a tar through the walker, cut at the given lengths (the last one repeats), and collects what it tells. */
-export function readTar(tar: Uint8Array, cuts: readonly number[] = []): { entries: TarEntry[]; end: TarEnd } {
-  const entries: TarEntry[] = [];
+/**
+ * Pushes a tar through the walker, cut at the given lengths (the last one repeats), and collects what it tells in `entries`, where it is also
+ * after a refusal.
+ */
+export function readTar(
+  tar: Uint8Array,
+  cuts: readonly number[] = [],
+  entries: TarEntry[] = [],
+): { entries: TarEntry[]; end: TarEnd } {
   const walker = new TarWalker((entry) => entries.push(entry));
   let at = 0;
   for (let i = 0; at < tar.length; i++) {

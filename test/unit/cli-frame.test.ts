@@ -5,6 +5,7 @@ import {
   type CommandContext,
   defineCommand,
   jsonOption,
+  listCommand,
   readCredentials,
   registryOptions,
 } from "../../src/cli/command.js";
@@ -21,9 +22,7 @@ interface Outcome {
 }
 
 const seen: unknown[] = [];
-const listCommand = defineCommand({
-  command: "list <image> [path]",
-  describe: "List something",
+const list = defineCommand({
   builder: (yargs) =>
     jsonOption(registryOptions(yargs))
       .positional("image", { type: "string", demandOption: true })
@@ -36,8 +35,6 @@ const listCommand = defineCommand({
 
 function failing(error: unknown): ReturnType<typeof defineCommand> {
   return defineCommand({
-    command: "fail",
-    describe: "Fail",
     builder: (yargs) => yargs,
     run: async () => {
       throw error;
@@ -57,7 +54,15 @@ async function run(argv: string[], error: unknown = undefined, env: NodeJS.Proce
     stdin: input(),
     signal: new AbortController().signal,
   };
-  const code = await runOcifs(argv, [listCommand, failing(error)], context, env);
+  const code = await runOcifs(
+    argv,
+    [
+      listCommand("list <image> [path]", "List something", async () => list),
+      listCommand("fail", "Fail", async () => failing(error)),
+    ],
+    context,
+    env,
+  );
   return { code, stdout, stderr };
 }
 

@@ -48,6 +48,7 @@ async function roundTrip(blob: Uint8Array, want: Buffer, spanSizeBytes: number, 
   const out = Array.from({ length: made.checkpointCount }, (_, i) => Number(bytes.readBigUInt64LE(20 + i * 32785)));
   const digests = out.map((from, i) => sha256(want.subarray(from, out[i + 1] ?? want.length)));
   assert.ok(Buffer.concat(digests).equals(made.spanDigests));
+  assert.ok(sha256(want).equals(made.digest));
 }
 
 const mixed = Buffer.concat([prose(700_000), noise(500_000), Buffer.alloc(900_000), prose(300_000, 2)]);

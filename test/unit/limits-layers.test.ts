@@ -6,8 +6,8 @@ import { ErofsTree } from "../../src/erofs/reader.js";
 import { BlobInput } from "../../src/index/blob-input.js";
 import { createLayerIndex } from "../../src/index/create.js";
 import { decodeBlob } from "../../src/index/decode.js";
+import { EqualSpans } from "../../src/index/equal-spans.js";
 import { parseIndexManifest } from "../../src/index/manifest.js";
-import { SpanHasher } from "../../src/index/span-hasher.js";
 import { EqualSpanTable } from "../../src/layer/equal-span-table.js";
 import { memoryBlob } from "../support/blob-sources.js";
 import { rejectsWith, throwsWith } from "../support/errors.js";
@@ -100,9 +100,11 @@ test("spans of a layer without checkpoints", (t) => {
     new EqualSpanTable({ encoding: "tar", blobSizeBytes: sizeBytes, sizeBytes, spanBytes: 10 });
   assert.equal(table(40).spanCount, 4);
   throwsWith(() => table(41), "limit");
-  const hasher = new SpanHasher(10);
-  hasher.update(Buffer.alloc(40));
-  throwsWith(() => hasher.update(Buffer.alloc(10)), "limit");
+  const spans = new EqualSpans(10);
+  assert.deepEqual([...spans.startsBefore(15)], [0, 10]);
+  assert.deepEqual([...spans.startsBefore(20)], []);
+  assert.deepEqual([...spans.startsBefore(40)], [20, 30]);
+  throwsWith(() => spans.startsBefore(41), "limit");
 });
 
 test("lists of an index's JSON", (t) => {

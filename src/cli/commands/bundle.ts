@@ -26,8 +26,6 @@ interface Arguments extends RegistryArguments {
 
 /** `ocifs bundle`: an OCI runtime bundle on a lazy mount. */
 export const bundleCommand = defineCommand<Arguments>({
-  command: "bundle <image> <dir>",
-  describe: "Make an OCI runtime bundle of an image for runc or crun, its root file system mounted lazily",
   builder: (yargs) =>
     registryOptions(yargs)
       // ARGs are the container's: text, whatever they look like.

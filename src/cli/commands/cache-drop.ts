@@ -18,8 +18,6 @@ interface Arguments {
 
 /** `ocifs cache drop`: removes blobs with their indexes, and images with the layers that no other image in the cache has. */
 export const cacheDropCommand = defineCommand<Arguments>({
-  command: "drop [what..]",
-  describe: "Remove blobs or images from the cache; refuses what is in use",
   builder: (yargs) =>
     jsonOption(cacheOption(yargs))
       .positional("what", { type: "string", array: true, describe: "Digests or images" })

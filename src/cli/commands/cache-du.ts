@@ -6,8 +6,6 @@ import { cacheOption, cachePathOf } from "./cache-arguments.js";
 
 /** `ocifs cache du`: what the cache takes up, by kind. */
 export const cacheDuCommand = defineCommand<{ json: boolean; cachedir: string | undefined }>({
-  command: "du",
-  describe: "Show how much the cache holds: fetched, decoded, indexes, images",
   builder: (yargs) => jsonOption(cacheOption(yargs)),
   run: async (args, { stdout }) => {
     const path = cachePathOf(args);

@@ -13,8 +13,6 @@ interface Arguments {
 
 /** `ocifs cache gc`: removes what nothing refers to, then evicts down to a size. */
 export const cacheGcCommand = defineCommand<Arguments>({
-  command: "gc",
-  describe: "Remove leftovers and blobs without index or image; with --size evict down to it",
   builder: (yargs) =>
     jsonOption(cacheOption(yargs)).option("size", {
       type: "string",

@@ -10,8 +10,6 @@ type Row = BlobReport & { readonly images: readonly string[] };
 
 /** `ocifs cache ls`: the blobs of the cache, least recently used first, which is the order of eviction. */
 export const cacheLsCommand = defineCommand<{ json: boolean; cachedir: string | undefined }>({
-  command: "ls",
-  describe: "List the cache's blobs: sizes, what is there, use, images",
   builder: (yargs) => jsonOption(cacheOption(yargs)),
   run: async (args, { stdout }) => {
     const path = cachePathOf(args);

@@ -10,8 +10,6 @@ interface Arguments {
 /** `ocifs cache pin` and `ocifs cache unpin`: what is pinned is neither evicted nor dropped. */
 export const [cachePinCommand, cacheUnpinCommand] = [true, false].map((pinned) =>
   defineCommand<Arguments>({
-    command: `${pinned ? "pin" : "unpin"} <what..>`,
-    describe: pinned ? "Keep blobs, or an image's, from eviction" : "Let them be evicted again",
     builder: (yargs) =>
       cacheOption(yargs).positional("what", {
         type: "string",

@@ -14,8 +14,6 @@ interface Arguments {
 
 /** `ocifs cache verify`: what is whole against its digest, each decoded span against the index. Damage is exit code 1. */
 export const cacheVerifyCommand = defineCommand<Arguments>({
-  command: "verify [what..]",
-  describe: "Check the cache's content against its digests",
   builder: (yargs) =>
     jsonOption(cacheOption(yargs))
       .positional("what", { type: "string", array: true, describe: "Digests or images; default: everything" })

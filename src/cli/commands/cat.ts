@@ -6,8 +6,6 @@ import { pathBytes, type TreeArguments, treeOptions, withImageTree } from "./ima
 
 /** `ocifs cat`: a file's content, fetching only the spans that it lies in. */
 export const catCommand = defineCommand<TreeArguments>({
-  command: "cat <image> <path>",
-  describe: "Write a file of an image to standard output without mounting it",
   builder: (yargs) =>
     treeOptions(yargs).positional("path", { type: "string", demandOption: true, describe: "Path inside the image" }),
   run: async (args, context) => {

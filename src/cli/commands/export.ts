@@ -15,8 +15,6 @@ interface Arguments extends TreeArguments {
 
 /** `ocifs export`: a layer, or the tree of an image, in a form that other tools take. */
 export const exportCommand = defineCommand<Arguments>({
-  command: "export <image>",
-  describe: "Write a layer, or an image's tree, for other tools",
   builder: (yargs) =>
     treeOptions(yargs)
       .option("format", { choices: exportFormats, default: "tar" as const, describe: "What is written" })

@@ -28,8 +28,6 @@ interface Arguments extends TreeArguments {
 
 /** `ocifs import`: a directory from an image in the cache, or from a stream of a layer; whole or not at all. */
 export const importCommand = defineCommand<Arguments>({
-  command: "import <image> <directory>",
-  describe: "Unpack an image, or a layer's stream, sharing file contents with the cache",
   builder: (yargs) =>
     treeOptions(yargs)
       .positional("directory", { type: "string", demandOption: true, describe: "What is made; it must not exist" })

@@ -35,8 +35,6 @@ type LayerResult = Pick<CreatedIndex, "manifest" | "tarindexPath" | "zinfoPath" 
 
 /** `ocifs index create`: reads each layer once and writes its tarindex, zinfo and JSON. */
 export const indexCreateCommand = defineCommand<Arguments>({
-  command: "index create <image>",
-  describe: "Build the indexes of an image's layers: tarindex, zinfo and JSON each",
   builder: (yargs) =>
     jsonOption(registryOptions(yargs))
       .positional("image", { type: "string", demandOption: true, describe: "REFERENCE, oci:DIR[:TAG] or file:PATH" })

@@ -14,8 +14,6 @@ interface Arguments extends TreeArguments {
 
 /** `ocifs ls`: a directory of an image, without mounting it and without fetching any content. */
 export const lsCommand = defineCommand<Arguments>({
-  command: "ls <image> [path]",
-  describe: "List a directory of an image without mounting it",
   builder: (yargs) =>
     jsonOption(treeOptions(yargs))
       .positional("path", { type: "string", default: "/", describe: "Path inside the image" })

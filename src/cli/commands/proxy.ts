@@ -24,8 +24,6 @@ interface Arguments extends Omit<RegistryArguments, "platform" | "hosts-dir"> {
 
 /** `ocifs proxy`: a registry to pull from, in front of others and of the cache. Runs until SIGINT or SIGTERM. */
 export const proxyCommand = defineCommand<Arguments>({
-  command: "proxy",
-  describe: "Serve registries to other clients through the cache, read-only",
   builder: (yargs) =>
     loginOptions(yargs)
       .option("listen", { type: "string", requiresArg: true, demandOption: true, describe: "HOST:PORT; port 0: any" })

@@ -12,8 +12,6 @@ interface Arguments extends RegistryArguments {
 
 /** `ocifs pull`: an image for containerd, through the snapshotter; docs/CONTAINERD.md. */
 export const pullCommand = defineCommand<Arguments>({
-  command: "pull <image>",
-  describe: "Make an image known to containerd without downloading its layers; needs ocifs snapshotter",
   builder: (yargs) =>
     registryOptions(yargs)
       .positional("image", { type: "string", demandOption: true, describe: "Image in a registry" })

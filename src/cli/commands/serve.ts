@@ -13,8 +13,6 @@ interface Arguments {
 
 /** `ocifs serve`: the cache's layers, and mounts, for other programs on this machine, until SIGINT or SIGTERM. */
 export const serveCommand = defineCommand<Arguments>({
-  command: "serve",
-  describe: "Offer the cache's layers to other programs on a Unix socket",
   builder: (yargs) =>
     cacheOption(yargs).option("socket", {
       type: "string",

@@ -22,8 +22,6 @@ interface Arguments {
 
 /** `ocifs snapshotter`: serves containerd until SIGTERM or SIGINT; docs/CONTAINERD.md. */
 export const snapshotterCommand = defineCommand<Arguments>({
-  command: "snapshotter",
-  describe: "Serve containerd as a proxy snapshotter, so that images are mounted instead of pulled",
   builder: (yargs) =>
     yargs
       .option("address", {

@@ -11,8 +11,6 @@ interface Arguments extends TreeArguments {
 
 /** `ocifs stat`: everything the index knows of one entry, xattrs included. A symbolic link is shown itself, as lstat does. */
 export const statCommand = defineCommand<Arguments>({
-  command: "stat <image> <path>",
-  describe: "Show the attributes of one entry of an image without mounting it",
   builder: (yargs) =>
     jsonOption(treeOptions(yargs)).positional("path", {
       type: "string",

@@ -8,8 +8,6 @@ import { formatSize } from "../units.js";
 
 /** `ocifs status`: the mounts of this user and how they are doing. */
 export const statusCommand = defineCommand<{ json: boolean }>({
-  command: "status",
-  describe: "Show mounts: driver, bytes fetched, cache, hit ratio, errors",
   builder: (yargs) => jsonOption(yargs),
   run: async (args, { stdout }) => {
     const { answers, failures } = await callAllDaemons(runtimeDirectory(), "status");

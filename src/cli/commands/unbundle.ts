@@ -3,8 +3,6 @@ import { defineCommand } from "../command.js";
 
 /** `ocifs unbundle`: the end of a bundle. */
 export const unbundleCommand = defineCommand<{ dir: string }>({
-  command: "unbundle <dir>",
-  describe: "Unmount a bundle and remove it, what containers wrote in it included",
   builder: (yargs) =>
     yargs.positional("dir", { type: "string", demandOption: true, describe: "What ocifs bundle made" }),
   run: async (args, { stderr }) => {

@@ -9,8 +9,6 @@ import { printJson } from "../output.js";
 
 /** `ocifs upgrade`: the version that this command is of goes on with all mounts of this user. */
 export const upgradeCommand = defineCommand<{ json: boolean }>({
-  command: "upgrade",
-  describe: "Let this version of ocifs go on with the mounts of running daemons",
   builder: (yargs) => jsonOption(yargs),
   run: async (args, { stdout, stderr, signal }) => {
     const daemons: { readonly before: DaemonStatus; readonly after: DaemonStatus }[] = [];
