@@ -11,7 +11,7 @@
       "layer/span_store.cc", "layer/span_writes.cc", "layer/span_eviction.cc", "layer/span_lending.cc", "layer/span_fill.cc", "layer/binding.cc",
       "fuse/session.cc", "fuse/requests.cc", "fuse/reads.cc", "fuse/reply.cc", "fuse/tree_files.cc", "fuse/device_files.cc",
       "fuse/binding.cc",
-      "mount/kernel_mount.cc", "mount/binding.cc",
+      "mount/kernel_mount.cc", "mount/namespace.cc", "mount/binding.cc",
       "content/clone.cc", "content/verity.cc", "content/objects.cc", "content/tree_writer.cc", "content/binding.cc"
     ],
     # Node's own include directory has zlib.h and openssl/ of other versions than the libraries we link; the addon needs

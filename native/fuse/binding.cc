@@ -1,10 +1,3 @@
-#include <fcntl.h>
-#include <sys/mount.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-#include <mutex>
-
 #include "../base/async.h"
 #include "../base/napi_util.h"
 #include "../erofs/binding.h"
@@ -15,35 +8,6 @@
 
 namespace ocifs {
 namespace {
-
-// mountFuse(target, source, flags, data) → fd. mount(2) of type fuse.ocifs, as root.
-Napi::Value MountFuse(const Napi::CallbackInfo& info) {
-  const std::string target = info[0].ToString(), source = info[1].ToString();
-  const unsigned long flags = ToU64(info[2], "flags");
-  std::string data = info[3].ToString();
-  const int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
-  if (fd < 0) throw ToError(info.Env(), Status::Errno(errno, "open /dev/fuse"));
-  data = "fd=" + std::to_string(fd) + "," + data;
-  if (mount(source.c_str(), target.c_str(), "fuse.ocifs", flags, data.c_str()) < 0) {
-    const int e = errno;
-    close(fd);
-    throw ToError(info.Env(), Status::Errno(e, "mount " + target));
-  }
-  return Napi::Number::New(info.Env(), fd);
-}
-
-// unmount(target, lazy) → Promise. On a pool thread: umount(2) can wait for the file system's own answers.
-Napi::Value Unmount(const Napi::CallbackInfo& info) {
-  const std::string target = info[0].ToString();
-  const bool lazy = info[1].ToBoolean();
-  return AsyncTask::Run(
-      info.Env(),
-      [=] {
-        return umount2(target.c_str(), UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)) < 0 ? Status::Errno(errno, "unmount " + target)
-                                                                                     : Status::Ok();
-      },
-      [](Napi::Env env) -> Napi::Value { return env.Undefined(); });
-}
 
 // What the session shows: "tree", or the files below a file system of the kernel's own: "devices", "flat".
 Status CreateFiles(const std::string& what, std::shared_ptr<erofs::Image> image,
@@ -172,8 +136,6 @@ class FuseSessionObject : public Napi::ObjectWrap<FuseSessionObject> {
 }  // namespace
 
 void InitFuse(Napi::Env env, Napi::Object exports) {
-  exports.Set("mountFuse", Napi::Function::New(env, MountFuse));
-  exports.Set("unmount", Napi::Function::New(env, Unmount));
   exports.Set("FuseSession", FuseSessionObject::Define(env));
 }
 }  // namespace ocifs

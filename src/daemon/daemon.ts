@@ -7,12 +7,15 @@ import { version } from "../base/version.js";
 import type { BuildProgress } from "../image/build-indexes.js";
 import type { TagAnswer } from "../image/tag-answer.js";
 import { ControlServer, type Method } from "./control.js";
-import { instanceId, keeperPid, stopsAtOnce } from "./keeper.js";
+import { handoverSocketPath } from "./handover.js";
+import { takeHandovers } from "./handover-server.js";
+import { instanceId, isRestartedByManager, keeperPid, SHARED, stopsAtOnce } from "./keeper.js";
 import type { FoundMount } from "./kept-mounts.js";
 import type { MountConfig } from "./mount-config.js";
 import { MountTable } from "./mount-table.js";
 import { daemonLogPath, openRuntimeDirectory } from "./runtime-directory.js";
 import { ServiceNotifier } from "./service-notifier.js";
+import { adoptAll } from "./shared-daemon.js";
 import type { DaemonStatus } from "./status.js";
 import { Upgrade } from "./upgrade.js";
 
@@ -42,7 +45,7 @@ export function runMount(
   onReady: (details: ReadyDetails) => void,
   how: RunMountOptions = {},
 ): Promise<DaemonEnd> {
-  return runDaemon(config.log, how.foreground ?? false, async (table, _stop, tellManager) => {
+  return runDaemon({ log: config.log, foreground: how.foreground ?? false }, async ({ table, tellManager }) => {
     const onBuildProgress = (progress: BuildProgress) => {
       how.onBuildProgress?.(progress);
       tellManager(progress);
@@ -58,21 +61,58 @@ export function runKeptMounts(
   how: { readonly foreground?: boolean } = {},
 ): Promise<DaemonEnd> {
   const log = found.flatMap((each) => ("kept" in each ? [each.kept.config.log] : []))[0] ?? { level: "info" };
-  return runDaemon(log, how.foreground ?? false, async (table, stop) => {
+  return runDaemon({ log, foreground: how.foreground ?? false }, async ({ table, stop }) => {
     await Promise.all(found.map((each) => table.adopt(each)));
     if (stopsAtOnce()) stop();
     return () => undefined;
   });
 }
 
-/** Resolves to what is to be called once the daemon answers: whoever hears of a mount may ask for its status at once. */
-type Start = (
-  table: MountTable,
-  stop: () => void,
-  onBuildProgress: (progress: BuildProgress) => void,
-) => Promise<() => void>;
+/** Options of the shared daemon, as it passes them on to the one that comes after it. */
+export interface SharedDaemonOptions {
+  readonly log: MountConfig["log"];
+}
 
-async function runDaemon(logging: MountConfig["log"], foreground: boolean, start: Start): Promise<DaemonEnd> {
+/**
+ * Serves the mounts that helpers hand over, and those in `found`, of the daemon before it, until a signal comes; then all are unmounted.
+ * The log goes to standard error, unless the options name a file. `busy` when this user has such a daemon already.
+ */
+export function runSharedDaemon(
+  options: SharedDaemonOptions,
+  found: readonly FoundMount[],
+  onReady: () => void,
+): Promise<DaemonEnd> {
+  return runDaemon({ log: options.log, foreground: true, shared: true }, async ({ table, stop, log, signal }) => {
+    await adoptAll(table, found, log, signal);
+    if (stopsAtOnce()) stop();
+    return onReady;
+  });
+}
+
+interface DaemonOptions {
+  readonly log: MountConfig["log"];
+  /** The log goes to standard error. */
+  readonly foreground: boolean;
+  /** Takes mounts from helpers, and does not end with its last mount. */
+  readonly shared?: boolean;
+}
+
+/** What a start may use. */
+interface Starting {
+  readonly table: MountTable;
+  readonly log: Log;
+  /** Ends the daemon, as a signal does. */
+  readonly stop: () => void;
+  /** Fires then. */
+  readonly signal: AbortSignal;
+  readonly tellManager: (progress: BuildProgress) => void;
+}
+
+/** Resolves to what is to be called once the daemon answers: whoever hears of a mount may ask for its status at once. */
+type Start = (starting: Starting) => Promise<() => void>;
+
+async function runDaemon(o: DaemonOptions, start: Start): Promise<DaemonEnd> {
+  const shared = o.shared ?? false;
   await using cleanup = new Cleanup();
   const stopping = new AbortController();
   const stop = () => stopping.abort(new OcifsError("aborted", "mount: stopped by a signal"));
@@ -86,16 +126,17 @@ async function runDaemon(logging: MountConfig["log"], foreground: boolean, start
   cleanup.defer(() => void process.removeListener("SIGHUP", onHangup));
 
   const runtime = await openRuntimeDirectory();
-  const log = openDaemonLog(logging, runtime, foreground, cleanup);
+  const log = openDaemonLog(o, runtime, cleanup);
   const { signal } = stopping;
   const table = cleanup.add(new MountTable(log, signal));
-  const upgrade = new Upgrade();
+  const upgrade = new Upgrade(shared && isRestartedByManager());
   const methods: Record<string, Method> = {
     status: (): DaemonStatus => ({
       pid: process.pid,
       version,
-      program: process.argv.slice(0, 2),
+      program: process.argv,
       keeperPid: keeperPid() ?? null,
+      shared,
       mounts: table.statuses(),
     }),
     upgrade: (params) => upgrade.prepare(params),
@@ -104,22 +145,27 @@ async function runDaemon(logging: MountConfig["log"], foreground: boolean, start
     new ServiceNotifier((reason) => log.warn("the service manager cannot be told", { reason })),
   );
   signal.addEventListener("abort", () => service.stopping(), { once: true });
-  const onAnswering = await start(table, stop, (progress) => service.progress(progress));
-  cleanup.add(await ControlServer.listen(join(runtime, `${instanceId()}.sock`), methods));
+  const handovers = shared ? cleanup.add(await takeHandovers(handoverSocketPath(runtime), table, log)) : undefined;
+  const tellManager = (progress: BuildProgress) => service.progress(progress);
+  const onAnswering = await start({ table, log, stop, signal, tellManager });
+  const name = shared ? SHARED : instanceId();
+  cleanup.add(await ControlServer.listen(join(runtime, `${name}.sock`), methods));
   onAnswering();
-  service.ready(() => table.statuses().map(({ mountpoint }) => mountpoint));
+  service.ready(() => table.statuses());
   const stopped = new Promise<void>((resolve) => {
     if (signal.aborted) resolve();
     else signal.addEventListener("abort", () => resolve(), { once: true });
   });
-  await Promise.race([table.empty(), stopped, upgrade.wanted]);
-  if (!upgrade.isWanted || signal.aborted || table.size === 0) return "done";
+  await Promise.race([...(shared ? [] : [table.empty()]), stopped, upgrade.wanted]);
+  // Before the mounts are left: one that is being handed over now goes back to its helper.
+  await handovers?.[Symbol.asyncDispose]();
+  if (!upgrade.isWanted || signal.aborted || (table.size === 0 && !shared)) return "done";
   await table.leave();
   return "upgrade";
 }
 
 /** In the background the log is a file beside the control socket, unless `log=` names one; it goes with a clean end. */
-function openDaemonLog(logging: MountConfig["log"], runtime: string, foreground: boolean, cleanup: Cleanup): Log {
+function openDaemonLog({ log: logging, foreground }: DaemonOptions, runtime: string, cleanup: Cleanup): Log {
   if (logging.path !== undefined) return openLog(logging.level, logging.path);
   if (foreground) return openLog(logging.level, 2);
   const path = daemonLogPath(runtime, instanceId());

@@ -1,4 +1,4 @@
-import type { MountFlags } from "../drivers/driver.js";
+import type { MountFlags, MountNamespace } from "../drivers/driver.js";
 import type { BuildProgress } from "../image/build-indexes.js";
 import type { Digest } from "../oci/digest.js";
 
@@ -31,6 +31,10 @@ export interface MountConfig {
   readonly allowOther: boolean;
   readonly flags: MountFlags;
   readonly securityOptions: readonly string[];
+  /** Where the mountpoint is, if not in the mount namespace of the process that this was handed to. */
+  readonly namespace?: MountNamespace;
+  /** Where logins are looked for: the environment of who asked for the mount, when the daemon was not started by him. */
+  readonly loginEnv?: Readonly<Record<string, string>>;
   readonly log: { readonly level: "error" | "warn" | "info" | "debug"; readonly path?: string };
 }
 

@@ -6,6 +6,8 @@ import type { MountConfig } from "./mount-config.js";
 import { ServedMount, type ServedMountOptions } from "./served-mount.js";
 import type { MountStatus } from "./status.js";
 
+type OpenOptions = Omit<ServedMountOptions, "log" | "signal"> & { readonly signal?: AbortSignal };
+
 interface Row {
   readonly mount: ServedMount;
   readonly keeping: MountKeeping | undefined;
@@ -32,8 +34,15 @@ export class MountTable implements AsyncDisposable {
     return this.#rows.size;
   }
 
-  /** Makes a mount; resolves when it answers. `limit` when there are too many. */
-  open(config: MountConfig, how: Omit<ServedMountOptions, "log" | "signal" | "kept"> = {}): Promise<ServedMount> {
+  /** Why no further mount is taken, as a sentence. */
+  get refusal(): string | undefined {
+    if (this.#leaving || this.#signal.aborted) return "this daemon is about to end";
+    const full = this.#rows.size + this.#opening >= limits.mountsOfDaemon;
+    return full ? `this daemon has ${limits.mountsOfDaemon} mounts, its limit` : undefined;
+  }
+
+  /** Makes a mount; resolves when it answers. `limit` when there are too many. `signal` ends it as the table's does. */
+  open(config: MountConfig, how: Omit<OpenOptions, "kept"> = {}): Promise<ServedMount> {
     return this.#add(config, how);
   }
 
@@ -90,18 +99,15 @@ export class MountTable implements AsyncDisposable {
   }
 
   /** `keeping` is that of a mount that is kept already. */
-  async #add(
-    config: MountConfig,
-    how: Omit<ServedMountOptions, "log" | "signal">,
-    keeping?: MountKeeping,
-  ): Promise<ServedMount> {
+  async #add(config: MountConfig, { signal, ...how }: OpenOptions, keeping?: MountKeeping): Promise<ServedMount> {
     if (this.#rows.size + this.#opening >= limits.mountsOfDaemon) {
-      throw new OcifsError("limit", `${config.mountpoint}: this daemon has ${limits.mountsOfDaemon} mounts, its limit`);
+      throw new OcifsError("limit", `${config.mountpoint}: ${this.refusal}`);
     }
     this.#opening++;
     try {
       const log = this.#log;
-      const mount = await ServedMount.open(config, { ...how, log, signal: this.#signal });
+      const ends = signal ? AbortSignal.any([signal, this.#signal]) : this.#signal;
+      const mount = await ServedMount.open(config, { ...how, log, signal: ends });
       const kept = keeping ?? (await this.#keep(mount));
       const row: Row = { mount, keeping: kept, closed: this.#watch(mount, () => row) };
       this.#rows.add(row);

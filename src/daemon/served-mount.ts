@@ -5,7 +5,7 @@ import type { Log } from "../base/log.js";
 import { type Problem, problemNow } from "../base/problem.js";
 import { version } from "../base/version.js";
 import { type ChosenMount, driverOf, mountWithDriver } from "../drivers/choose.js";
-import type { DriverName, Mounted, MountRequest } from "../drivers/driver.js";
+import type { DriverName, MadeMount, Mounted, MountRequest } from "../drivers/driver.js";
 import type { BuildProgress } from "../image/build-indexes.js";
 import { type MountableImage, openMountableImage } from "../image/mountable-image.js";
 import { pinSource } from "../image/pinned-source.js";
@@ -29,6 +29,8 @@ export interface ServedMountOptions {
   readonly tagAnswer?: Promise<TagAnswer | undefined>;
   /** Called while indexes that are missing are built. */
   readonly onBuildProgress?: (progress: BuildProgress) => void;
+  /** See MountRequest. */
+  readonly makeMount?: () => Promise<MadeMount>;
   /** Goes on with this mount instead of making one. */
   readonly kept?: KeptServedMount;
 }
@@ -100,6 +102,8 @@ export class ServedMount implements AsyncDisposable {
         allowOther: config.allowOther,
         flags: config.flags,
         securityOptions: config.securityOptions,
+        ...(config.namespace === undefined ? {} : { namespace: config.namespace }),
+        ...(o.makeMount === undefined ? {} : { makeMount: o.makeMount }),
         onMiss: (device, first, last, fileEndSpan) => void parts.misses.handle(device, first, last, fileEndSpan),
       };
       unclaimed = [];
@@ -264,6 +268,7 @@ function describe(
     version,
     source: config.source,
     mountpoint: config.mountpoint,
+    mountNamespace: mounted.namespace ?? null,
     manifestDigest: image.manifestDigest ?? null,
     driver: mounted.driver,
     driverReason: more.driverReason,

@@ -6,6 +6,8 @@ export interface DaemonStatus {
   readonly program: readonly string[];
   /** Null when nobody starts it again. */
   readonly keeperPid: number | null;
+  /** Takes mounts from others: see shared-daemon.ts. */
+  readonly shared: boolean;
   readonly mounts: readonly MountStatus[];
 }
 
@@ -19,6 +21,8 @@ export interface MountStatus {
   readonly version: string;
   readonly source: string;
   readonly mountpoint: string;
+  /** The mount namespace that the mountpoint is in, "mnt:[4026531841]"; null when it is the daemon's own. */
+  readonly mountNamespace: string | null;
   readonly manifestDigest: string | null;
   readonly driver: string;
   readonly driverReason: string;

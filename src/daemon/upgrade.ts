@@ -9,10 +9,13 @@ const PROGRAM_BYTES = 4096;
 export class Upgrade {
   /** Resolves when the keeper knows the program and this daemon should make room for it. */
   readonly wanted: Promise<void>;
+  readonly #restarts: boolean;
   #isWanted = false;
   #want: () => void = () => undefined;
 
-  constructor() {
+  /** `restarts`: a service manager other than the keeper starts this daemon again, under the same name, with what it kept. */
+  constructor(restarts: boolean) {
+    this.#restarts = restarts;
     this.wanted = new Promise((resolve) => {
       this.#want = resolve;
     });
@@ -25,10 +28,10 @@ export class Upgrade {
   /** `program`: absolute path and arguments of the daemon to be started next, by the keeper. */
   async prepare(params: unknown): Promise<{ readonly pid: number }> {
     const program = parseProgram(params);
-    if (keeperPid() === undefined) {
+    if (keeperPid() !== undefined) await notify(`X_OCIFS_PROGRAM=${program.join("\0")}`);
+    else if (!this.#restarts) {
       throw new OcifsError("unsupported", "upgrade: this daemon has no keeper; restart its service instead");
     }
-    await notify(`X_OCIFS_PROGRAM=${program.join("\0")}`);
     // The answer goes out before this daemon does.
     setImmediate(() => {
       this.#isWanted = true;

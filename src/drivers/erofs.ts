@@ -1,11 +1,11 @@
 import { messageOf, OcifsError } from "../base/errors.js";
 import { attachMount, probeFileSystem } from "../native/mount.js";
 import { closeFd, makeDeviceMount } from "./device-mount.js";
-import type { Driver, DriverStats, KeptMount, Mounted, MountRequest } from "./driver.js";
+import type { Driver, DriverStats, KeptMount, Mounted } from "./driver.js";
 import { whyErofsIsUnsafe } from "./erofs-probe.js";
 import { sessionFdsOf } from "./kept-session.js";
 import { readOnlyMountAttributes } from "./mount-flags.js";
-import { detach, deviceAt } from "./mountpoint.js";
+import { detachFrom, type MountPlace } from "./mountpoint.js";
 import { Serving } from "./serving.js";
 
 /**
@@ -16,8 +16,9 @@ import { Serving } from "./serving.js";
 export const erofsDriver: Driver = {
   name: "erofs",
 
-  async unavailable() {
+  async unavailable(request) {
     if (process.getuid?.() !== 0) return "mounting EROFS needs root";
+    if (request.makeMount) return "the mount is made by another process, which makes FUSE mounts only";
     for (const type of ["erofs", "fuse"]) {
       try {
         await probeFileSystem(type);
@@ -38,8 +39,8 @@ export const erofsDriver: Driver = {
       attributes: readOnlyMountAttributes(flags),
     });
     try {
-      await attachMount(mountFd, request.mountpoint);
-      return new ErofsMount(request, serving, device);
+      await attachMount(mountFd, request.mountpoint, request.namespace?.path);
+      return new ErofsMount({ mountpoint: request.mountpoint, device, namespace: request.namespace?.id }, serving);
     } catch (error) {
       await serving.stop();
       throw error;
@@ -51,7 +52,7 @@ export const erofsDriver: Driver = {
   async adopt(request, kept) {
     const fds = sessionFdsOf(kept, request.mountpoint);
     const serving = new Serving(request, fds, "devices");
-    const device = String(kept.facts.device);
+    const { device, namespace } = kept.facts;
     try {
       // What the process before us had read and not answered waits for ever otherwise.
       serving.resend();
@@ -59,7 +60,8 @@ export const erofsDriver: Driver = {
       await serving.stop({ answer: false });
       throw error;
     }
-    return new ErofsMount(request, serving, device);
+    const place = { mountpoint: request.mountpoint, device: String(device) };
+    return new ErofsMount({ ...place, namespace: typeof namespace === "string" ? namespace : undefined }, serving);
   },
 };
 
@@ -75,15 +77,19 @@ class ErofsMount implements Mounted {
   readonly mountpoint: string;
   readonly ended: Promise<void>;
   readonly #serving: Serving;
-  /** "major:minor" of the EROFS mount. */
-  readonly #device: string;
+  /** Of the EROFS mount. */
+  readonly #place: MountPlace & { readonly device: string };
   #ending: Promise<void> | undefined;
 
-  constructor(request: MountRequest, serving: Serving, device: string) {
-    this.mountpoint = request.mountpoint;
+  constructor(place: MountPlace & { readonly device: string }, serving: Serving) {
+    this.mountpoint = place.mountpoint;
     this.ended = serving.ended;
     this.#serving = serving;
-    this.#device = device;
+    this.#place = place;
+  }
+
+  get namespace(): string | undefined {
+    return this.#place.namespace;
   }
 
   stats(): DriverStats {
@@ -91,7 +97,8 @@ class ErofsMount implements Mounted {
   }
 
   keep(): KeptMount {
-    return { fds: this.#serving.keptFds(), facts: { device: this.#device } };
+    const { device, namespace } = this.#place;
+    return { fds: this.#serving.keptFds(), facts: { device, ...(namespace === undefined ? {} : { namespace }) } };
   }
 
   unmount(): Promise<void> {
@@ -110,7 +117,7 @@ class ErofsMount implements Mounted {
 
   async #unmount(): Promise<void> {
     // First the mount above: while anything of it is read, it reads from the files below.
-    if (!this.#serving.over && (await deviceAt(this.mountpoint)) === this.#device) await detach(this.mountpoint, true);
+    if (!this.#serving.over) await detachFrom(this.#place, true);
     await this.#serving.stop();
   }
 }

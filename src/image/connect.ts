@@ -1,3 +1,4 @@
+import { homedir } from "node:os";
 import type { RegistryImage } from "../blob/registry-image.js";
 import type { Reference } from "../oci/reference.js";
 
@@ -7,6 +8,8 @@ export interface RegistryAccess {
   readonly password?: string;
   readonly insecure: boolean;
   readonly timeoutMs?: number;
+  /** Where logins are looked for, in place of this process' own environment; see `loginEnvironment`. */
+  readonly loginEnv?: Readonly<Record<string, string>>;
 }
 
 /**
@@ -16,12 +19,13 @@ export interface RegistryAccess {
 export async function connect(reference: Reference, access: RegistryAccess): Promise<RegistryImage> {
   const { openRegistryImage } = await import("../blob/registry-image.js");
   const { findCredentials } = await import("../registry/credentials.js");
-  const { insecure, username, password, timeoutMs } = access;
+  const { insecure, username, password, timeoutMs, loginEnv } = access;
   return openRegistryImage(reference, {
     insecure,
     credentials: findCredentials({
       ...(username === undefined ? {} : { username }),
       ...(password === undefined ? {} : { password }),
+      ...(loginEnv === undefined ? {} : { env: loginEnv, homeDirectory: loginEnv.HOME ?? homedir() }),
     }),
     ...(timeoutMs === undefined ? {} : { timeoutMs }),
   });

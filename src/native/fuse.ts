@@ -21,8 +21,6 @@ interface NativeFuseSession {
 }
 
 const native = addon as unknown as {
-  mountFuse(target: string, source: string, flags: number, data: string): number;
-  unmount(target: string, lazy: boolean): Promise<void>;
   socketPair(): [number, number];
   receiveFd(socketFd: number): Promise<number>;
   FuseSession: new (options: {
@@ -41,16 +39,6 @@ const native = addon as unknown as {
  * of the layers (`devices`), or all in one, in the image's flat address space (`flat`). See native/fuse/device_files.h.
  */
 export type FuseFiles = "tree" | "devices" | "flat";
-
-/** mount(2) of a new FUSE file system (needs CAP_SYS_ADMIN); returns its /dev/fuse descriptor. */
-export function mountFuse(target: string, source: string, flags: number, data: string): number {
-  return callNative(() => native.mountFuse(target, source, flags, data));
-}
-
-/** umount2(2); `lazy` detaches a busy mount. */
-export function unmount(target: string, lazy: boolean): Promise<void> {
-  return awaitNative(() => native.unmount(target, lazy));
-}
 
 /** A connected pair of Unix sockets, close-on-exec. */
 export function openSocketPair(): [number, number] {
