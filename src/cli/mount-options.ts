@@ -11,6 +11,7 @@ const errorPolicies = ["eio", "retry"] as const;
 const verifyModes = ["blob", "span", "none"] as const;
 const prefetchModes = ["none", "idle", "all"] as const;
 const profileModes = ["on", "off"] as const;
+const daemons = ["auto", "shared", "own"] as const;
 
 /** Where the daemon's log goes. `path` as typed; without it the daemon chooses. */
 export interface LogTarget {
@@ -42,6 +43,7 @@ export interface MountOptions {
   readonly profile: (typeof profileModes)[number];
   readonly verify: (typeof verifyModes)[number];
   readonly allowOther: boolean;
+  readonly daemon: (typeof daemons)[number];
   readonly foreground: boolean;
   readonly log: LogTarget;
 }
@@ -55,6 +57,7 @@ export const defaultMountOptions: MountOptions = {
   profile: "on",
   verify: "blob",
   allowOther: false,
+  daemon: "auto",
   foreground: false,
   log: { level: "info" },
 };
@@ -137,7 +140,7 @@ export function parsePlatformText(text: string | undefined, key: string): string
   return value;
 }
 
-function parseLog(text: string | undefined, key: string): LogTarget {
+export function parseLog(text: string | undefined, key: string): LogTarget {
   const value = wanted(text, key);
   const colon = value.indexOf(":");
   const level = oneOf(logLevels)(colon < 0 ? value : value.slice(0, colon), key);
@@ -251,6 +254,11 @@ export const optionTable: readonly OptionRow[] = [
   row("allow_other", "allowOther", flag, {
     defaultText: "off",
     help: "let other users in, as mounts by root always do; the kernel checks file permissions",
+  }),
+  row("daemon", "daemon", oneOf(daemons), {
+    placeholder: daemons.join("|"),
+    defaultText: defaultMountOptions.daemon,
+    help: "which daemon serves it: the machine's (ocifs daemon), one of its own, or the machine's if it runs and takes it",
   }),
   row("foreground", "foreground", flag, {
     defaultText: "off",

@@ -77,15 +77,11 @@ export interface SharedDaemonOptions {
  * Serves the mounts that helpers hand over, and those in `found`, of the daemon before it, until a signal comes; then all are unmounted.
  * The log goes to standard error, unless the options name a file. `busy` when this user has such a daemon already.
  */
-export function runSharedDaemon(
-  options: SharedDaemonOptions,
-  found: readonly FoundMount[],
-  onReady: () => void,
-): Promise<DaemonEnd> {
+export function runSharedDaemon(options: SharedDaemonOptions, found: readonly FoundMount[]): Promise<DaemonEnd> {
   return runDaemon({ log: options.log, foreground: true, shared: true }, async ({ table, stop, log, signal }) => {
     await adoptAll(table, found, log, signal);
     if (stopsAtOnce()) stop();
-    return onReady;
+    return () => log.info("the daemon takes mounts");
   });
 }
 

@@ -3,7 +3,6 @@ import { homedir } from "node:os";
 import { messageOf, OcifsError, type OcifsErrorCode } from "../base/errors.js";
 import { ownMountNamespace } from "../base/mount-namespace.js";
 import { version } from "../base/version.js";
-import { defaultCacheDirectory } from "../cache/default-directory.js";
 import type { MadeMount } from "../drivers/driver.js";
 import { type FuseMountRequest, finishFuseMount, isRoot, mountFuseAt } from "../drivers/fuse-mount.js";
 import { detachFrom } from "../drivers/mountpoint.js";
@@ -12,6 +11,7 @@ import { connectSocket, SocketPoller } from "../native/fdpass.js";
 import { FdSocket } from "../serve/fd-socket.js";
 import { type DaemonMessage, HandoverChannel, type Hello, type HelperMessage, handoverSocketPath } from "./handover.js";
 import type { MountConfig, Readiness } from "./mount-config.js";
+import { placesOf } from "./path-places.js";
 import { openRuntimeDirectory } from "./runtime-directory.js";
 
 /** What says where logins are: see registry/credentials.ts, and PATH for their helpers. */
@@ -49,9 +49,12 @@ export async function handOver(
     const first = await channel.receive().catch((error: unknown) => messageOf(error));
     if (typeof first === "string") return { refused: first };
     const hello = "hello" in first.message ? first.message.hello : undefined;
-    const refused = hello === undefined ? "it speaks otherwise" : await whyNotFor(config, hello);
+    const refused = hello === undefined ? "it speaks otherwise" : await whyNotFor(hello);
     if (refused !== undefined) return { refused };
-    await channel.send({ mount: { ...config, loginEnv: loginEnvironment() } });
+    await channel.send({
+      mount: { ...config, loginEnv: loginEnvironment() },
+      places: await placesOf(config),
+    });
     return await converse(config, channel, onBuildProgress);
   } catch (error) {
     if (signal.aborted) throw new OcifsError("aborted", "mount: interrupted");
@@ -62,15 +65,10 @@ export async function handOver(
 }
 
 /** Why this mount needs a daemon of its own, as a sentence. */
-async function whyNotFor(config: MountConfig, hello: Hello): Promise<string | undefined> {
+async function whyNotFor(hello: Hello): Promise<string | undefined> {
   if (hello.version !== version) return `it is version ${hello.version}, this is ${version}`;
   if ((await ownMountNamespace()) === hello.mountNamespace) return undefined;
   if (!isRoot()) return "it is in another mount namespace, of which it could not take a mount away again";
-  const { source, tarindex, zinfo, cacheDir } = config;
-  const local = /^(oci|file):/.test(source) || tarindex !== undefined || zinfo !== undefined;
-  if (local || cacheDir !== defaultCacheDirectory()) {
-    return "it is in another mount namespace, where the paths of this mount may lead elsewhere";
-  }
   return undefined;
 }
 

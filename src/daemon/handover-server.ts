@@ -10,6 +10,7 @@ import type { FdSocket } from "../serve/fd-socket.js";
 import { type DaemonMessage, HandoverChannel, type HelperMessage } from "./handover.js";
 import type { MountConfig, Readiness } from "./mount-config.js";
 import type { MountTable } from "./mount-table.js";
+import { findMisplaced } from "./path-places.js";
 
 /** Takes mounts from mount helpers of the same user, until it is disposed of. `busy` when another daemon does. */
 export async function takeHandovers(path: string, table: MountTable, log: Log): Promise<FdServer> {
@@ -41,10 +42,13 @@ class Handover implements FdClientHandler {
     try {
       const { pid } = process;
       await this.#channel.send({ hello: { version, pid, mountNamespace: this.#mountNamespace } });
-      const config = await this.#receiveConfig();
-      const why = this.#table.refusal;
+      const { mount, places } = await this.#receiveOrder();
+      const elsewhere = await findMisplaced(places);
+      const why =
+        this.#table.refusal ??
+        (elsewhere === undefined ? undefined : `it is in another mount namespace, where ${elsewhere} leads elsewhere`);
       if (why !== undefined) await this.#channel.send({ refused: why });
-      else await this.#mount(config);
+      else await this.#mount(mount);
       // Who has got the last word leaves; closing first could take it away from him.
       await this.#channel.ended;
     } catch (error) {
@@ -60,10 +64,10 @@ class Handover implements FdClientHandler {
     this.#channel[Symbol.dispose]();
   }
 
-  async #receiveConfig(): Promise<MountConfig> {
+  async #receiveOrder(): Promise<Extract<HelperMessage, { mount: unknown }>> {
     const { message, fds } = await this.#channel.receive();
     for (const fd of fds) closeSync(fd);
-    if ("mount" in message) return message.mount;
+    if ("mount" in message) return message;
     throw new OcifsError("corrupt", "handover: want a mount");
   }
 

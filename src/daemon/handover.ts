@@ -4,6 +4,7 @@ import { isOcifsError, OcifsError } from "../base/errors.js";
 import type { FdSocket } from "../serve/fd-socket.js";
 import { MessageSplitter } from "../serve/message-splitter.js";
 import type { MountConfig, ProgressMessage, Readiness } from "./mount-config.js";
+import type { PathPlace } from "./path-places.js";
 
 /** Where the shared daemon takes mounts; not `*.sock`, which control sockets are. */
 export function handoverSocketPath(runtimeDirectory: string): string {
@@ -30,7 +31,7 @@ export type DaemonMessage =
   | Readiness;
 
 export type HelperMessage =
-  | { readonly mount: MountConfig }
+  | { readonly mount: MountConfig; readonly places: readonly PathPlace[] }
   | { readonly made: { readonly device?: string; readonly namespace: string } };
 
 export interface Hello {

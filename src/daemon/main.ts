@@ -84,7 +84,7 @@ try {
 }
 
 function runShared(found: readonly FoundMount[]): Promise<DaemonEnd> {
-  return runSharedDaemon(JSON.parse(process.argv[3] ?? "") as SharedDaemonOptions, found, () => undefined);
+  return runSharedDaemon(JSON.parse(process.argv[3] ?? "") as SharedDaemonOptions, found);
 }
 
 function exitCodeOf(end: DaemonEnd): number {

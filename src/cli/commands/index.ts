@@ -7,6 +7,7 @@ import { cacheLsCommand } from "./cache-ls.js";
 import { cachePinCommand, cacheUnpinCommand } from "./cache-pin.js";
 import { cacheVerifyCommand } from "./cache-verify.js";
 import { catCommand } from "./cat.js";
+import { daemonCommand } from "./daemon.js";
 import { exportCommand } from "./export.js";
 import { importCommand } from "./import.js";
 import { indexCreateCommand } from "./index-create.js";
@@ -29,6 +30,7 @@ export const commands: readonly RegisteredCommand[] = [
   exportCommand,
   importCommand,
   serveCommand,
+  daemonCommand,
   statusCommand,
   bundleCommand,
   unbundleCommand,
