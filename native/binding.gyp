@@ -9,7 +9,7 @@
       "sparse/sparse.cc", "sparse/tree_usage.cc", "sparse/binding.cc",
       "fdpass/message.cc", "fdpass/poller.cc", "fdpass/binding.cc", "notify/binding.cc", "hash/binding.cc",
       "layer/span_store.cc", "layer/span_writes.cc", "layer/span_eviction.cc", "layer/span_lending.cc", "layer/span_fill.cc", "layer/binding.cc",
-      "fuse/session.cc", "fuse/requests.cc", "fuse/reads.cc", "fuse/reply.cc", "fuse/tree_files.cc", "fuse/device_files.cc",
+      "fuse/session.cc", "fuse/requests.cc", "fuse/reads.cc", "fuse/reply.cc", "fuse/reply_buffers.cc", "fuse/tree_files.cc", "fuse/device_files.cc",
       "fuse/binding.cc",
       "mount/kernel_mount.cc", "mount/namespace.cc", "mount/binding.cc",
       "content/clone.cc", "content/verity.cc", "content/objects.cc", "content/tree_writer.cc", "content/binding.cc"

@@ -28,7 +28,7 @@ class FuseSessionObject : public Napi::ObjectWrap<FuseSessionObject> {
                         InstanceMethod<&FuseSessionObject::Stop>("stop")});
   }
 
-  // new FuseSession({fds, workers, files, image, devices, onMiss(device, first, last, fileEnd), onEnd(errno)})
+  // new FuseSession({fds, workers, files, image, devices, onMiss(device, first, last, fileEnd, parkedMs), onEnd(errno)})
   explicit FuseSessionObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<FuseSessionObject>(info) {
     Napi::Env env = info.Env();
     Napi::Object o = info[0].As<Napi::Object>();
@@ -48,7 +48,8 @@ class FuseSessionObject : public Napi::ObjectWrap<FuseSessionObject> {
       f.NonBlockingCall([m](Napi::Env env, Napi::Function callback) {
         callback.Call({Napi::Number::New(env, m.device), Napi::Number::New(env, static_cast<double>(m.spans.first)),
                        Napi::Number::New(env, static_cast<double>(m.spans.last)),
-                       Napi::Number::New(env, static_cast<double>(m.file_end_span))});
+                       Napi::Number::New(env, static_cast<double>(m.file_end_span)),
+                       Napi::Number::New(env, static_cast<double>(m.parked_ns) / 1e6)});
       });
     };
     opt.on_end = [f = end_](int err) {
@@ -84,6 +85,15 @@ class FuseSessionObject : public Napi::ObjectWrap<FuseSessionObject> {
     end_.Release();
   }
 
+  // {seconds, counts}; bucket i of `counts` ends at 2^(12 + i) ns, the last nowhere.
+  static Napi::Object ToObject(Napi::Env env, const fuse::Histogram& h) {
+    Napi::Object out = Napi::Object::New(env);
+    Napi::Array counts = Napi::Array::New(env, h.counts.size());
+    for (uint32_t i = 0; i < h.counts.size(); i++) counts.Set(i, static_cast<double>(h.counts[i].load()));
+    out.Set("counts", counts);
+    out.Set("seconds", static_cast<double>(h.total_ns.load()) / 1e9);
+    return out;
+  }
   Napi::Value Stats(const Napi::CallbackInfo& info) {
     Napi::Object out = Napi::Object::New(info.Env());
     if (!session_) return out;
@@ -94,6 +104,9 @@ class FuseSessionObject : public Napi::ObjectWrap<FuseSessionObject> {
     out.Set("parked", static_cast<double>(c.parked.load()));
     out.Set("interrupted", static_cast<double>(c.interrupted.load()));
     out.Set("errors", static_cast<double>(c.errors.load()));
+    out.Set("waitedBytes", static_cast<double>(c.waited_bytes.load()));
+    out.Set("hitTime", ToObject(info.Env(), c.hit_time));
+    out.Set("waitTime", ToObject(info.Env(), c.wait_time));
     return out;
   }
   Napi::Value Fds(const Napi::CallbackInfo& info) {

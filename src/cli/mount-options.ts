@@ -258,7 +258,7 @@ export const optionTable: readonly OptionRow[] = [
   row("daemon", "daemon", oneOf(daemons), {
     placeholder: daemons.join("|"),
     defaultText: defaultMountOptions.daemon,
-    help: "which daemon serves it: the machine's (ocifs daemon), one of its own, or the machine's if it runs and takes it",
+    help: "served by ocifs daemon, by a daemon of its own, or by ocifs daemon if that runs",
   }),
   row("foreground", "foreground", flag, {
     defaultText: "off",

@@ -39,8 +39,8 @@ export interface MountRequest {
   readonly flags: MountFlags;
   /** `context=…` and its kin, for the data argument of mount(2), verbatim. */
   readonly securityOptions: readonly string[];
-  /** A read waits for spans [first, last] of device slot `device` (1-based). */
-  readonly onMiss: (device: number, first: number, last: number, fileEndSpan: number) => void;
+  /** A read waits for spans [first, last] of device slot `device` (1-based), since `parkedMs` of process.hrtime. */
+  readonly onMiss: (device: number, first: number, last: number, fileEndSpan: number, parkedMs: number) => void;
   /** Where the mountpoint is, if not in this process' own mount namespace. */
   readonly namespace?: MountNamespace;
   /**
