@@ -38,6 +38,7 @@ export async function toMountConfig(
     allowOther: o.allowOther,
     flags: request.flags,
     securityOptions: request.securityOptions,
+    ...(o.metrics === undefined ? {} : { metrics: o.metrics }),
     ...(namespace === undefined ? {} : { namespace }),
     log: o.log.path === undefined ? { level: o.log.level } : { level: o.log.level, path: resolve(o.log.path) },
   };

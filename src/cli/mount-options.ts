@@ -1,5 +1,6 @@
 import { OcifsError } from "../base/errors.js";
 import { limits } from "../base/limits.js";
+import { type MetricsAddress, parseMetricsAddress } from "../daemon/metrics/address.js";
 import { type Digest, parseDigest } from "../oci/digest.js";
 import { parseDurationMs, parseSizeBytes } from "./units.js";
 
@@ -46,6 +47,7 @@ export interface MountOptions {
   readonly daemon: (typeof daemons)[number];
   readonly foreground: boolean;
   readonly log: LogTarget;
+  readonly metrics?: MetricsAddress;
 }
 
 export const defaultMountOptions: MountOptions = {
@@ -268,6 +270,11 @@ export const optionTable: readonly OptionRow[] = [
     placeholder: "LEVEL[:PATH]",
     defaultText: "info",
     help: `how much to log (${logLevels.join(", ")}), and a file to append to`,
+  }),
+  row("metrics", "metrics", (text, key) => parseMetricsAddress(wanted(text, key), key), {
+    placeholder: "127.0.0.1:PORT",
+    defaultText: "none",
+    help: "offer Prometheus metrics there, at /metrics; ocifs metrics prints them too",
   }),
 ];
 

@@ -1,6 +1,7 @@
 import type { MountFlags, MountNamespace } from "../drivers/driver.js";
 import type { BuildProgress } from "../image/build-indexes.js";
 import type { Digest } from "../oci/digest.js";
+import type { MetricsAddress } from "./metrics/address.js";
 
 /**
  * Everything a daemon needs to know of one mount, as the mount helper hands it over (JSON through a pipe: it holds the
@@ -35,6 +36,8 @@ export interface MountConfig {
   readonly namespace?: MountNamespace;
   /** Where logins are looked for: the environment of who asked for the mount, when the daemon was not started by him. */
   readonly loginEnv?: Readonly<Record<string, string>>;
+  /** Where metrics are offered over HTTP, by a daemon of the mount's own. */
+  readonly metrics?: MetricsAddress;
   readonly log: { readonly level: "error" | "warn" | "info" | "debug"; readonly path?: string };
 }
 

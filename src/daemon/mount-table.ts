@@ -4,6 +4,7 @@ import type { Log } from "../base/log.js";
 import { type FoundMount, forgetKept, keepMount, type MountKeeping } from "./kept-mounts.js";
 import type { MountConfig } from "./mount-config.js";
 import { ServedMount, type ServedMountOptions } from "./served-mount.js";
+import type { ReadTrace } from "./slow-reads.js";
 import type { MountStatus } from "./status.js";
 
 type OpenOptions = Omit<ServedMountOptions, "log" | "signal"> & { readonly signal?: AbortSignal };
@@ -64,6 +65,10 @@ export class MountTable implements AsyncDisposable {
 
   statuses(): MountStatus[] {
     return [...this.#rows].map(({ mount }) => mount.status());
+  }
+
+  slowReads(): ReadTrace[] {
+    return [...this.#rows].flatMap(({ mount }) => mount.slowReads());
   }
 
   /** Unmounts what is mounted there; `not-found` when that is none of ours. */

@@ -16,6 +16,7 @@ import { keeperPid, restartCount } from "./keeper.js";
 import type { KeptServedMount } from "./kept-mounts.js";
 import { MissHandler } from "./miss-handler.js";
 import type { MountConfig } from "./mount-config.js";
+import { type ReadTrace, SlowReads } from "./slow-reads.js";
 import type { MountStatus } from "./status.js";
 
 /** Warnings of one opening that are passed on to who asked for it. */
@@ -104,7 +105,8 @@ export class ServedMount implements AsyncDisposable {
         securityOptions: config.securityOptions,
         ...(config.namespace === undefined ? {} : { namespace: config.namespace }),
         ...(o.makeMount === undefined ? {} : { makeMount: o.makeMount }),
-        onMiss: (device, first, last, fileEndSpan) => void parts.misses.handle(device, first, last, fileEndSpan),
+        onMiss: (device, first, last, fileEndSpan, parkedMs) =>
+          void parts.misses.handle(device, first, last, fileEndSpan, parkedMs),
       };
       unclaimed = [];
       const { mounted, reason }: ChosenMount = kept
@@ -144,6 +146,11 @@ export class ServedMount implements AsyncDisposable {
 
   status(): MountStatus {
     return describe(this.config, this.#parts, { driverReason: this.driverReason, mountedAt: this.#mountedAt });
+  }
+
+  /** Reads that had to wait. */
+  slowReads(): ReadTrace[] {
+    return this.#parts.slow.traces();
   }
 
   /** Unmounts and closes everything. Reads that wait fail; a busy mount is detached. Idempotent. */
@@ -195,6 +202,7 @@ interface Serving {
   readonly image: MountableImage;
   readonly fill: BackgroundFill;
   readonly misses: MissHandler;
+  readonly slow: SlowReads;
   readonly stopping: AbortController;
   /** Why reads fail or wait at present. */
   readonly problem: () => Problem | undefined;
@@ -223,8 +231,10 @@ function openParts(
   // The fill is waited for at the end, whatever the end is.
   cleanup.defer(() => stopping.abort(new OcifsError("aborted", "mount: it has ended")));
   let problem: Problem | undefined;
+  const slow = new SlowReads(config.mountpoint);
   const misses = new MissHandler(image.layers, {
     onError: config.onError,
+    slow,
     log,
     signal,
     onMiss: (device, first, last) => image.profiles?.demand(device, first, last),
@@ -233,7 +243,7 @@ function openParts(
       problem = problemNow(problem, now);
     },
   });
-  return { image, fill, misses, stopping, problem: () => problem };
+  return { image, fill, misses, slow, stopping, problem: () => problem };
 }
 
 function describe(
@@ -287,6 +297,11 @@ function describe(
     hitRatio: stats.reads === 0 ? null : Math.max(0, stats.reads - stats.parked) / stats.reads,
     interrupted: stats.interrupted,
     errors: stats.errors,
+    waitedBytes: stats.waitedBytes,
+    hitTime: stats.hitTime,
+    waitTime: stats.waitTime,
+    readErrors: parts.misses.errors(),
+    cacheDirectory: config.cacheDir,
     rssBytes: process.memoryUsage.rss(),
   };
 }

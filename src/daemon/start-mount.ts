@@ -28,9 +28,10 @@ export async function startMount(
 }
 
 /** What the shared daemon is never asked for. */
-function needsOwnDaemon({ driver, log }: MountConfig): string | undefined {
+function needsOwnDaemon({ driver, log, metrics }: MountConfig): string | undefined {
   if (driver !== "auto" && driver !== "fuse") return `driver=${driver} needs a daemon of its own`;
   if (log.path !== undefined || log.level !== "info")
     return "log= is for a daemon of its own; the shared one has its own log";
+  if (metrics !== undefined) return "metrics= is for a daemon of its own; the shared one has --metrics";
   return undefined;
 }

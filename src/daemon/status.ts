@@ -1,3 +1,5 @@
+import type { DurationCounts } from "../native/fuse.js";
+
 /** What one daemon answers to `status`. */
 export interface DaemonStatus {
   readonly pid: number;
@@ -9,6 +11,10 @@ export interface DaemonStatus {
   /** Takes mounts from others: see shared-daemon.ts. */
   readonly shared: boolean;
   readonly mounts: readonly MountStatus[];
+  /** How often its keeper had to start it again. */
+  readonly restarts: number;
+  /** Resident memory. */
+  readonly rssBytes: number;
 }
 
 /** What `ocifs status` shows of one mount. Sizes are bytes. */
@@ -48,6 +54,14 @@ export interface MountStatus {
   readonly hitRatio: number | null;
   readonly interrupted: number;
   readonly errors: number;
+  /** Bytes of reads that waited, part of `readBytes`. */
+  readonly waitedBytes: number;
+  /** How long reads took that were answered at once, and those that waited. */
+  readonly hitTime: DurationCounts;
+  readonly waitTime: DurationCounts;
+  /** Reads that failed, by the cause's OcifsErrorCode. */
+  readonly readErrors: Readonly<Record<string, number>>;
+  readonly cacheDirectory: string;
   /** Resident memory of the daemon. */
   readonly rssBytes: number;
 }

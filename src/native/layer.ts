@@ -23,6 +23,18 @@ export interface FillInput {
   readonly onlyMemory: boolean;
 }
 
+/** What became of a fill that succeeded. Times are those of CLOCK_MONOTONIC, in ms. */
+export interface FillReport {
+  /** Why the disk cache was given up, if it was just now. */
+  readonly degraded?: string;
+  /** A pool thread took it. */
+  readonly beganMs: number;
+  /** All is decoded, written and checked; 0 when another process was faster. */
+  readonly filledMs: number;
+  /** How long of that was hashing. */
+  readonly digestMs: number;
+}
+
 /** When a span on disk was last read or written: greater is later, comparable over all stores of this process. */
 export interface SpanUse {
   readonly span: number;
@@ -56,7 +68,7 @@ export interface NativeSpanStore {
   stats(): SpanStoreStats;
   spanAt(offset: number): number;
   read(offset: number, into: Uint8Array): Promise<true | { first: number; last: number }>;
-  fill(input: FillInput): Promise<string | undefined>;
+  fill(input: FillInput): Promise<FillReport>;
   checkSuspect(span: number, digest: Uint8Array | undefined): Promise<boolean>;
   fail(first: number, last: number, errno: number): void;
   flushClean(): Promise<void>;
@@ -127,7 +139,7 @@ export class SpanStore {
    * Decodes, checks, writes and commits a span. Resolves to the reason when the disk cache was given up on the way. `busy`
    * when it was evicted meanwhile or memory is full of spans being written: try again in a moment.
    */
-  fill(input: FillInput): Promise<string | undefined> {
+  fill(input: FillInput): Promise<FillReport> {
     return awaitNative(() => this.handle.fill(input));
   }
   /** Settles a suspect span by its digest; false (and absent) when it is wrong or no digest is known. */

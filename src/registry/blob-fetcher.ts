@@ -1,5 +1,6 @@
 import { OcifsError, throwIfAborted } from "../base/errors.js";
 import { limits } from "../base/limits.js";
+import type { Step } from "../base/steps.js";
 import type { Digest } from "../oci/digest.js";
 import { LinkedSignal } from "./abort.js";
 import type { Clock } from "./clock.js";
@@ -41,6 +42,8 @@ export interface RangeOptions {
   /** Called when a connection is free for the request, and again for each that resumes it. */
   readonly onStart?: (() => void) | undefined;
   /** See FetchOptions. */
+  readonly onStep?: ((step: Step) => void) | undefined;
+  /** See FetchOptions. */
   readonly waitingSinceMs?: number | undefined;
 }
 
@@ -51,6 +54,7 @@ interface Fetch {
   readonly patience: Patience;
   readonly priority: Priority;
   readonly onStart: (() => void) | undefined;
+  readonly onStep: ((step: Step) => void) | undefined;
 }
 
 /** Answers of a remembered redirect target that mean "ask the registry again": expired, revoked, moved. */
@@ -95,9 +99,9 @@ export class BlobFetcher {
     using patience = new Patience(this.#context.retry.timeoutMs, what, this.#context.activity, options.waitingSinceMs);
     using linked = new LinkedSignal(options.signal, this.#context.lifetime, patience.signal);
     const { signal } = linked;
-    const { priority = "demand", onStart } = options;
+    const { priority = "demand", onStart, onStep } = options;
     try {
-      yield* this.#persist(offset, end, { what, signal, patience, priority, onStart });
+      yield* this.#persist(offset, end, { what, signal, patience, priority, onStart, onStep });
     } catch (error) {
       // Whatever it was that patience ended, this is why.
       throw signal.aborted && signal.reason === patience.signal.reason ? signal.reason : error;
@@ -142,7 +146,8 @@ export class BlobFetcher {
     const { what, signal, patience, priority, onStart } = fetch;
     using _place = await patience.queue(this.#context.gate.enter(priority, signal));
     onStart?.();
-    using response = await this.#open(wanted, what, signal);
+    fetch.onStep?.("queue");
+    using response = await this.#open(wanted, fetch);
     let position = bodyStartOf(response, wanted, what);
     if (response.status === 206) this.#wholeAnswers = 0;
     else if (!this.#isWhole(wanted)) this.#wholeAnswers++;
@@ -166,7 +171,7 @@ export class BlobFetcher {
     }
   }
 
-  async #open(wanted: WantedRange, what: string, signal: AbortSignal): Promise<HttpResponse> {
+  async #open(wanted: WantedRange, { what, signal, onStep }: Fetch): Promise<HttpResponse> {
     const { requester } = this.#context;
     const { repository, digest } = this.location;
     const headers = { accept: "*/*", ...(this.#isWhole(wanted) ? {} : { range: rangeHeader(wanted) }) };
@@ -177,6 +182,7 @@ export class BlobFetcher {
       what,
       signal,
       stats: this.stats,
+      onStep,
       authorization: this.location.authorization?.(),
     };
     const remembered = await this.#openRemembered(request);

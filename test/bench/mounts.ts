@@ -2,7 +2,7 @@ import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { callAllDaemons } from "../../src/daemon/control.js";
-import type { MountStatus } from "../../src/daemon/status.js";
+import type { DaemonStatus, MountStatus } from "../../src/daemon/status.js";
 import type { IndexPaths } from "../../src/index/files.js";
 import { repositoryRoot } from "../support/fixtures.js";
 import { type CommandOptions, runCommand } from "./command.js";
@@ -126,7 +126,8 @@ function mountArguments(request: MountRequest): string[] {
 /** Asks the daemons themselves: a start of Node for each question would be measured too. */
 async function statusOf({ runtimeDirectory, directory }: MountRequest): Promise<MountStatus> {
   const { answers, failures } = await callAllDaemons(runtimeDirectory, "status");
-  const found = (answers as MountStatus[]).find((mount) => mount.mountpoint === directory);
+  const mounts = (answers as DaemonStatus[]).flatMap((daemon) => daemon.mounts);
+  const found = mounts.find((mount) => mount.mountpoint === directory);
   if (found === undefined) throw failures[0] ?? new Error(`no daemon knows the mount ${directory}`);
   return found;
 }

@@ -86,6 +86,7 @@ const valueCases: [word: string, expected: Partial<MountOptions>][] = [
   ["driver=fanotify", { driver: "fanotify" }],
   ["driver=fuse-native", { driver: "fuse-native" }],
   ["daemon=own", { daemon: "own" }],
+  ["metrics=127.0.0.1:9464", { metrics: { host: "127.0.0.1", port: 9464 } }],
   ["cachedir=cache", { cacheDir: "cache" }],
   ["cachesize=4096", { cacheSizeBytes: 4096 }],
   ["cachesize=1k", { cacheSizeBytes: 1024 }],

@@ -12,6 +12,7 @@ import { exportCommand } from "./export.js";
 import { importCommand } from "./import.js";
 import { indexCreateCommand } from "./index-create.js";
 import { lsCommand } from "./ls.js";
+import { metricsCommand } from "./metrics.js";
 import { proxyCommand } from "./proxy.js";
 import { pullCommand } from "./pull.js";
 import { serveCommand } from "./serve.js";
@@ -32,6 +33,7 @@ export const commands: readonly RegisteredCommand[] = [
   serveCommand,
   daemonCommand,
   statusCommand,
+  metricsCommand,
   bundleCommand,
   unbundleCommand,
   proxyCommand,
