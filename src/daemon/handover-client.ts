@@ -97,6 +97,8 @@ async function converse(
   } catch (error) {
     const { mountpoint } = config;
     if (made) await detachFrom({ mountpoint, device: made.device, namespace: made.namespace }, isRoot());
+    // Not a word of what is wrong: the daemon has died, or ends.
+    if (error === channel.gone.reason) return { refused: messageOf(error) };
     throw error;
   }
 }

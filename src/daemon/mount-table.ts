@@ -1,11 +1,15 @@
 import { isOcifsError, messageOf, OcifsError } from "../base/errors.js";
 import { limits } from "../base/limits.js";
 import type { Log } from "../base/log.js";
+import { trimMemory } from "../native/memory.js";
 import { type FoundMount, forgetKept, keepMount, type MountKeeping } from "./kept-mounts.js";
 import type { MountConfig } from "./mount-config.js";
 import { ServedMount, type ServedMountOptions } from "./served-mount.js";
 import type { ReadTrace } from "./slow-reads.js";
 import type { MountStatus } from "./status.js";
+
+/** Not between mounts that are made one after the other. */
+const TRIM_AFTER_MS = 500;
 
 type OpenOptions = Omit<ServedMountOptions, "log" | "signal"> & { readonly signal?: AbortSignal };
 
@@ -22,6 +26,7 @@ export class MountTable implements AsyncDisposable {
   readonly #rows = new Set<Row>();
   #opening = 0;
   #leaving = false;
+  #trim: NodeJS.Timeout | undefined;
   #onEmpty: () => void = () => undefined;
   #failure: unknown;
 
@@ -125,6 +130,7 @@ export class MountTable implements AsyncDisposable {
       return mount;
     } finally {
       this.#opening--;
+      this.#trimSoon();
       this.#wake();
     }
   }
@@ -157,6 +163,13 @@ export class MountTable implements AsyncDisposable {
     this.#log.info("unmounted", { mountpoint: mount.config.mountpoint });
     this.#rows.delete(row());
     this.#wake();
+  }
+
+  /** Opening an image takes much more memory than serving it, above all when indexes are built. */
+  #trimSoon(): void {
+    clearTimeout(this.#trim);
+    this.#trim = setTimeout(() => void trimMemory(), TRIM_AFTER_MS);
+    this.#trim.unref();
   }
 
   #wake(): void {
