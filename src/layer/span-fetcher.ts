@@ -1,6 +1,6 @@
 import { isOcifsError, type OcifsError, throwIfAborted } from "../base/errors.js";
 import { StepMarks } from "../base/steps.js";
-import { SPAN_SUSPECT, type SpanStore } from "../native/layer.js";
+import { type FillTimes, SPAN_SUSPECT, type SpanStore } from "../native/layer.js";
 import type { ByteRange } from "../native/sparse.js";
 import { waitShared } from "../registry/abort.js";
 import type { RangeFetcher } from "./range-fetcher.js";
@@ -195,7 +195,12 @@ export class SpanFetcher extends SpanProvider {
       // It may have come while the bytes did; nothing of such a blob must be written any more.
       this.throwIfRefused();
       using room = discard || this.#fleeting.delete(span) ? undefined : await reserveSpan(this.#o, span);
-      const { degraded, beganMs, filledMs, digestMs } = await store.fill({
+      const onTimes = ({ beganMs, filledMs, digestMs }: FillTimes) => {
+        marks.mark("queue", beganMs);
+        marks.mark("decode", filledMs - digestMs);
+        marks.mark("digest", filledMs);
+      };
+      const input = {
         span,
         gzip: table.encoding === "gzip",
         fd: lease.fd,
@@ -204,10 +209,8 @@ export class SpanFetcher extends SpanProvider {
         digest: table.digest(span),
         discard,
         onlyMemory: !discard && room === undefined,
-      });
-      marks.mark("queue", beganMs);
-      marks.mark("decode", filledMs - digestMs);
-      marks.mark("digest", filledMs);
+      };
+      const degraded = await store.fill(input, onTimes);
       if (degraded !== undefined) this.#o.onDegraded(degraded);
       return "done";
     } catch (error) {

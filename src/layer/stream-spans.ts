@@ -167,7 +167,7 @@ export class StreamSpans extends SpanProvider {
   /** True when somebody else is at the span, or memory is full of others. */
   async #isBusy(input: Parameters<SpanStore["fill"]>[0]): Promise<boolean> {
     try {
-      const { degraded } = await this.#o.store.fill(input);
+      const degraded = await this.#o.store.fill(input);
       if (degraded !== undefined) this.#o.onDegraded(degraded);
       return false;
     } catch (error) {

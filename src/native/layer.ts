@@ -23,10 +23,8 @@ export interface FillInput {
   readonly onlyMemory: boolean;
 }
 
-/** What became of a fill that succeeded. Times are those of CLOCK_MONOTONIC, in ms. */
-export interface FillReport {
-  /** Why the disk cache was given up, if it was just now. */
-  readonly degraded?: string;
+/** Where the time of a fill went that succeeded. Times are those of CLOCK_MONOTONIC, in ms. */
+export interface FillTimes {
   /** A pool thread took it. */
   readonly beganMs: number;
   /** All is decoded, written and checked; 0 when another process was faster. */
@@ -68,7 +66,7 @@ export interface NativeSpanStore {
   stats(): SpanStoreStats;
   spanAt(offset: number): number;
   read(offset: number, into: Uint8Array): Promise<true | { first: number; last: number }>;
-  fill(input: FillInput): Promise<FillReport>;
+  fill(input: FillInput): Promise<FillTimes & { readonly degraded?: string }>;
   checkSuspect(span: number, digest: Uint8Array | undefined): Promise<boolean>;
   fail(first: number, last: number, errno: number): void;
   flushClean(): Promise<void>;
@@ -139,8 +137,10 @@ export class SpanStore {
    * Decodes, checks, writes and commits a span. Resolves to the reason when the disk cache was given up on the way. `busy`
    * when it was evicted meanwhile or memory is full of spans being written: try again in a moment.
    */
-  fill(input: FillInput): Promise<FillReport> {
-    return awaitNative(() => this.handle.fill(input));
+  async fill(input: FillInput, onTimes?: (times: FillTimes) => void): Promise<string | undefined> {
+    const { degraded, ...times } = await awaitNative(() => this.handle.fill(input));
+    onTimes?.(times);
+    return degraded;
   }
   /** Settles a suspect span by its digest; false (and absent) when it is wrong or no digest is known. */
   checkSuspect(span: number, digest: Uint8Array | undefined): Promise<boolean> {

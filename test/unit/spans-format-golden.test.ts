@@ -59,7 +59,7 @@ class Files {
   async fill(store: SpanStore, span: number): Promise<void> {
     const fd = await openFd(this.blobPath, "read");
     try {
-      const { degraded } = await store.fill({
+      const degraded = await store.fill({
         span,
         gzip: false,
         fd,
