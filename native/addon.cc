@@ -2,6 +2,7 @@
 #include <napi.h>
 
 namespace ocifs {
+void InitMemory(Napi::Env env, Napi::Object exports);
 void InitErofs(Napi::Env env, Napi::Object exports);
 void InitInflate(Napi::Env env, Napi::Object exports);
 void InitSparse(Napi::Env env, Napi::Object exports);
@@ -18,6 +19,7 @@ void InitTarindex(Napi::Env env, Napi::Object exports);
 }  // namespace ocifs
 
 static Napi::Object Init(Napi::Env env, Napi::Object exports) {
+  ocifs::InitMemory(env, exports);
   ocifs::InitErofs(env, exports);
   ocifs::InitInflate(env, exports);
   ocifs::InitSparse(env, exports);

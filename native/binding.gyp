@@ -2,7 +2,7 @@
   "targets": [{
     "target_name": "ocifs",
     "sources": [
-      "addon.cc",
+      "addon.cc", "base/memory.cc",
       "erofs/image.cc", "erofs/format.cc", "erofs/inode.cc", "erofs/extents.cc", "erofs/directory.cc", "erofs/xattr.cc", "erofs/listing.cc",
       "erofs/binding.cc",
       "inflate/span_decoder.cc", "inflate/gzip_framing.cc", "inflate/checkpoint_writer.cc", "inflate/recorder.cc", "inflate/zstd_stream.cc", "inflate/zinfo_table.cc", "inflate/binding.cc",
@@ -11,10 +11,10 @@
       "hash/sha256_pair.cc", "hash/binding.cc", "tar/header_scan.cc", "tar/binding.cc",
       "tarindex/plan.cc", "tarindex/writer.cc", "tarindex/append.cc", "tarindex/binding.cc",
       "layer/span_store.cc", "layer/span_writes.cc", "layer/span_eviction.cc", "layer/span_lending.cc", "layer/span_watching.cc", "layer/quiet_file.cc", "layer/span_fill.cc", "layer/binding.cc",
-      "fuse/session.cc", "fuse/requests.cc", "fuse/reads.cc", "fuse/reply.cc", "fuse/tree_files.cc", "fuse/device_files.cc",
+      "fuse/session.cc", "fuse/requests.cc", "fuse/reads.cc", "fuse/reply.cc", "fuse/reply_buffers.cc", "fuse/tree_files.cc", "fuse/device_files.cc",
       "fuse/binding.cc",
       "fanotify/group.cc", "fanotify/event_table.cc", "fanotify/watcher.cc", "fanotify/binding.cc",
-      "mount/kernel_mount.cc", "mount/binding.cc",
+      "mount/kernel_mount.cc", "mount/namespace.cc", "mount/binding.cc",
       "content/clone.cc", "content/verity.cc", "content/objects.cc", "content/tree_writer.cc", "content/binding.cc"
     ],
     # Node's own include directory has zlib.h and openssl/ of other versions than the libraries we link; the addon needs

@@ -1,10 +1,3 @@
-#include <fcntl.h>
-#include <sys/mount.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-#include <mutex>
-
 #include "../base/async.h"
 #include "../base/napi_util.h"
 #include "../erofs/binding.h"
@@ -15,35 +8,6 @@
 
 namespace ocifs {
 namespace {
-
-// mountFuse(target, source, flags, data) → fd. mount(2) of type fuse.ocifs, as root.
-Napi::Value MountFuse(const Napi::CallbackInfo& info) {
-  const std::string target = info[0].ToString(), source = info[1].ToString();
-  const unsigned long flags = ToU64(info[2], "flags");
-  std::string data = info[3].ToString();
-  const int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
-  if (fd < 0) throw ToError(info.Env(), Status::Errno(errno, "open /dev/fuse"));
-  data = "fd=" + std::to_string(fd) + "," + data;
-  if (mount(source.c_str(), target.c_str(), "fuse.ocifs", flags, data.c_str()) < 0) {
-    const int e = errno;
-    close(fd);
-    throw ToError(info.Env(), Status::Errno(e, "mount " + target));
-  }
-  return Napi::Number::New(info.Env(), fd);
-}
-
-// unmount(target, lazy) → Promise. On a pool thread: umount(2) can wait for the file system's own answers.
-Napi::Value Unmount(const Napi::CallbackInfo& info) {
-  const std::string target = info[0].ToString();
-  const bool lazy = info[1].ToBoolean();
-  return AsyncTask::Run(
-      info.Env(),
-      [=] {
-        return umount2(target.c_str(), UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)) < 0 ? Status::Errno(errno, "unmount " + target)
-                                                                                     : Status::Ok();
-      },
-      [](Napi::Env env) -> Napi::Value { return env.Undefined(); });
-}
 
 // What the session shows: "tree", or the files below a file system of the kernel's own: "devices", "flat".
 Status CreateFiles(const std::string& what, std::shared_ptr<erofs::Image> image,
@@ -64,7 +28,7 @@ class FuseSessionObject : public Napi::ObjectWrap<FuseSessionObject> {
                         InstanceMethod<&FuseSessionObject::Stop>("stop")});
   }
 
-  // new FuseSession({fds, workers, files, image, devices, onMiss(device, first, last, fileEnd), onEnd(errno)})
+  // new FuseSession({fds, workers, files, image, devices, onMiss(device, first, last, fileEnd, parkedMs), onEnd(errno)})
   explicit FuseSessionObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<FuseSessionObject>(info) {
     Napi::Env env = info.Env();
     Napi::Object o = info[0].As<Napi::Object>();
@@ -84,7 +48,8 @@ class FuseSessionObject : public Napi::ObjectWrap<FuseSessionObject> {
       f.NonBlockingCall([m](Napi::Env env, Napi::Function callback) {
         callback.Call({Napi::Number::New(env, m.device), Napi::Number::New(env, static_cast<double>(m.spans.first)),
                        Napi::Number::New(env, static_cast<double>(m.spans.last)),
-                       Napi::Number::New(env, static_cast<double>(m.file_end_span))});
+                       Napi::Number::New(env, static_cast<double>(m.file_end_span)),
+                       Napi::Number::New(env, static_cast<double>(m.parked_ns) / 1e6)});
       });
     };
     opt.on_end = [f = end_](int err) {
@@ -120,6 +85,15 @@ class FuseSessionObject : public Napi::ObjectWrap<FuseSessionObject> {
     end_.Release();
   }
 
+  // {seconds, counts}; bucket i of `counts` ends at 2^(12 + i) ns, the last nowhere.
+  static Napi::Object ToObject(Napi::Env env, const fuse::Histogram& h) {
+    Napi::Object out = Napi::Object::New(env);
+    Napi::Array counts = Napi::Array::New(env, h.counts.size());
+    for (uint32_t i = 0; i < h.counts.size(); i++) counts.Set(i, static_cast<double>(h.counts[i].load()));
+    out.Set("counts", counts);
+    out.Set("seconds", static_cast<double>(h.total_ns.load()) / 1e9);
+    return out;
+  }
   Napi::Value Stats(const Napi::CallbackInfo& info) {
     Napi::Object out = Napi::Object::New(info.Env());
     if (!session_) return out;
@@ -130,6 +104,9 @@ class FuseSessionObject : public Napi::ObjectWrap<FuseSessionObject> {
     out.Set("parked", static_cast<double>(c.parked.load()));
     out.Set("interrupted", static_cast<double>(c.interrupted.load()));
     out.Set("errors", static_cast<double>(c.errors.load()));
+    out.Set("waitedBytes", static_cast<double>(c.waited_bytes.load()));
+    out.Set("hitTime", ToObject(info.Env(), c.hit_time));
+    out.Set("waitTime", ToObject(info.Env(), c.wait_time));
     return out;
   }
   Napi::Value Fds(const Napi::CallbackInfo& info) {
@@ -172,8 +149,6 @@ class FuseSessionObject : public Napi::ObjectWrap<FuseSessionObject> {
 }  // namespace
 
 void InitFuse(Napi::Env env, Napi::Object exports) {
-  exports.Set("mountFuse", Napi::Function::New(env, MountFuse));
-  exports.Set("unmount", Napi::Function::New(env, Unmount));
   exports.Set("FuseSession", FuseSessionObject::Define(env));
 }
 }  // namespace ocifs

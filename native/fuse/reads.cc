@@ -66,7 +66,9 @@ Reads::Outcome Reads::TryServe(const ReadRequest& r, uint8_t* buffer, std::share
   }
   const size_t length = static_cast<size_t>(at - buffer);
   counters_.read_bytes.fetch_add(length, std::memory_order_relaxed);
+  if (again) counters_.waited_bytes.fetch_add(length, std::memory_order_relaxed);
   Reply(counters_, r.fd, r.unique, buffer, length);
+  (again ? counters_.wait_time : counters_.hit_time).Add(NowNs() - r.began_ns);
   if (again) Forget(r.unique);
   return Outcome::kAnswered;
 }
@@ -77,7 +79,7 @@ Reads::Outcome Reads::Park(const ReadRequest& r, const Piece& piece, layer::Span
   if (!again) again = std::make_shared<ParkedRead>(*this, owner_.lock(), r);
   // Planning may fetch ahead as far as the file goes on from here, but not beyond.
   const uint64_t ahead = files_.ReadAheadBytes(r.node, piece);
-  const Miss miss{piece.device, missing, std::max(missing.last, store->SpanAt(piece.offset + ahead - 1))};
+  const Miss miss{piece.device, missing, NowNs(), std::max(missing.last, store->SpanAt(piece.offset + ahead - 1))};
   {
     std::lock_guard<std::mutex> g(mutex_);
     again->store = store;

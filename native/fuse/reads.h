@@ -20,6 +20,7 @@ namespace ocifs::fuse {
 struct Miss {
   uint32_t device = 0;         // 1-based slot
   layer::SpanRange spans;      // wanted now
+  uint64_t parked_ns = 0;      // NowNs() when it began to wait
   uint64_t file_end_span = 0;  // last span of the file's extent: as far as reading ahead can make sense
 };
 
@@ -30,6 +31,7 @@ struct ReadRequest {
   int fd = -1;  // where the answer goes
   uint64_t unique = 0, node = 0, offset = 0;
   uint32_t size = 0;
+  uint64_t began_ns = 0;  // NowNs() when it came
 };
 
 class Reads {

@@ -32,7 +32,7 @@ struct Requests::Request {
   const fuse_in_header* head;
   const uint8_t* body;
   size_t size;
-  std::vector<uint8_t>& out;
+  uint8_t* const out;
 
   // The fixed argument struct, or null when the kernel sent less than it.
   template <class T>
@@ -51,7 +51,7 @@ void Requests::Ok(const Request& r, const void* data, size_t size) { Reply(count
 
 void Requests::Error(const Request& r, int err) { ReplyError(counters_, r.fd, r.head->unique, err); }
 
-void Requests::Answer(int fd, const uint8_t* packet, size_t size, std::vector<uint8_t>& out) {
+void Requests::Answer(int fd, const uint8_t* packet, size_t size, uint8_t* out) {
   const auto* head = reinterpret_cast<const fuse_in_header*>(packet);
   if (size < sizeof *head || head->len != size) return;
   counters_.requests.fetch_add(1, std::memory_order_relaxed);
@@ -172,14 +172,14 @@ void Requests::Read(const Request& r) {
   if (!in) return Error(r, EINVAL);
   counters_.reads.fetch_add(1, std::memory_order_relaxed);
   const uint32_t size = std::min<uint32_t>(in->size, kMaxReadBytes);
-  reads_.Serve({r.fd, r.head->unique, r.head->nodeid, in->offset, size}, r.out.data());
+  reads_.Serve({r.fd, r.head->unique, r.head->nodeid, in->offset, size, NowNs()}, r.out);
 }
 
 void Requests::Readdir(const Request& r, bool plus) {
   const auto* in = r.As<fuse_read_in>();
   if (!in) return Error(r, EINVAL);
   const size_t limit = std::min<size_t>(in->size, kMaxReadBytes);
-  uint8_t* const out = r.out.data();
+  uint8_t* const out = r.out;
   size_t used = 0;
   Status bad;
   Status s = files_.ReadDir(r.head->nodeid, in->offset, [&](const Entry& d, uint64_t next) {

@@ -2,7 +2,6 @@
 // Every operation and errno: docs/SEMANTICS.md.
 #pragma once
 #include <string_view>
-#include <vector>
 
 #include "protocol.h"
 #include "reads.h"
@@ -14,7 +13,7 @@ class Requests {
   Requests(const FileSystem& files, Counters& counters, Reads& reads) : files_(files), counters_(counters), reads_(reads) {}
 
   // A request as read from `fd`, which gets the answer. `out`: room for the largest answer, kMaxReadBytes.
-  void Answer(int fd, const uint8_t* packet, size_t size, std::vector<uint8_t>& out);
+  void Answer(int fd, const uint8_t* packet, size_t size, uint8_t* out);
 
  private:
   struct Request;

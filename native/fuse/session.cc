@@ -9,6 +9,7 @@
 #include <algorithm>
 
 #include "protocol.h"
+#include "reply_buffers.h"
 
 namespace ocifs::fuse {
 
@@ -34,7 +35,7 @@ struct Session::Worker {
   int fd = -1;
   std::thread thread;
   std::atomic<bool> done{false};
-  std::vector<uint8_t> in, out;
+  std::unique_ptr<uint8_t[]> in;
 };
 
 Session::Session(Options o)
@@ -67,8 +68,8 @@ Status Session::StartWorkers() {
       }
       if (clone >= 0) w->fd = clone;
     }
-    w->in.resize(kRequestBytes);
-    w->out.resize(sizeof(fuse_out_header) + kMaxReadBytes);
+    // Not filled: most requests are a few bytes, and what is not touched takes no memory.
+    w->in.reset(new uint8_t[kRequestBytes]);
     workers_.push_back(std::move(w));
   }
   running_ = count;
@@ -122,14 +123,15 @@ void Session::Run(Worker& w) {
   pthread_sigmask(SIG_SETMASK, &all, nullptr);
   int err = 0;
   while (!stopping_) {
-    ssize_t n = read(w.fd, w.in.data(), w.in.size());
+    ssize_t n = read(w.fd, w.in.get(), kRequestBytes);
     if (n < 0) {
       // ENOENT: the request was taken back between waking us and being read.
       if (errno == EINTR || errno == EAGAIN || errno == ENOENT) continue;
       err = errno == ENODEV ? 0 : errno;  // ENODEV: unmounted
       break;
     }
-    requests_.Answer(w.fd, w.in.data(), static_cast<size_t>(n), w.out);
+    const ReplyBuffers::Lent out;
+    requests_.Answer(w.fd, w.in.get(), static_cast<size_t>(n), out.get());
   }
   if (err != 0) end_err_ = err;
   const bool last = --running_ == 0;

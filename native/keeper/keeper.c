@@ -148,6 +148,10 @@ int main(int argc, char** argv) {
     return 2;
   }
   prctl(PR_SET_NAME, "ocifs-keeper");
+  // Nobody may read what is said here any more, which is no reason to let mounts go.
+  signal(SIGPIPE, SIG_IGN);
+  // Whoever starts a daemon that serves nothing yet waits for no word of it; then the number is free for a descriptor of ours.
+  const bool has_readiness = fcntl(3, F_GETFD) >= 0;
   argv_now = argv + 1;
   // Each mount costs a few descriptors.
   struct rlimit files;
@@ -184,7 +188,7 @@ int main(int argc, char** argv) {
       const int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
       if (null < 0 || dup2(null, 0) < 0) return 1;
       close(null);
-      close(3);
+      if (has_readiness) close(3);
     }
     if (daemon < 0) {
       say("cannot start the daemon: errno %d", errno);

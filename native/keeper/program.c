@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -63,6 +64,7 @@ pid_t program_start(const struct start* start) {
     fclose(file);
   }
   pass_descriptors();
+  signal(SIGPIPE, SIG_DFL);
   sigprocmask(SIG_SETMASK, start->signals, NULL);
   execv(start->argv[0], start->argv);
   fprintf(stderr, "ocifs-keeper: cannot start %s: %s\n", start->argv[0], strerror(errno));

@@ -205,11 +205,20 @@ class SpanStoreObject : public Napi::ObjectWrap<SpanStoreObject> {
     in.digest = ToDigest(o.Get("digest"));
     in.discard = o.Get("discard").ToBoolean();
     in.only_memory = o.Get("onlyMemory").ToBoolean();
-    auto degraded = std::make_shared<std::string>();
+    struct Told {
+      std::string degraded;
+      layer::FillTimes times;
+    };
+    auto told = std::make_shared<Told>();
     return AsyncTask::Run(
-        info.Env(), [=] { return layer::FillSpan(*s, in, degraded.get()); },
-        [degraded](Napi::Env env) -> Napi::Value {
-          return degraded->empty() ? env.Undefined() : Napi::String::New(env, *degraded);
+        info.Env(), [=] { return layer::FillSpan(*s, in, &told->degraded, &told->times); },
+        [told](Napi::Env env) -> Napi::Value {
+          Napi::Object out = Napi::Object::New(env);
+          if (!told->degraded.empty()) out.Set("degraded", told->degraded);
+          out.Set("beganMs", static_cast<double>(told->times.began_ns) / 1e6);
+          out.Set("filledMs", static_cast<double>(told->times.filled_ns) / 1e6);
+          out.Set("digestMs", static_cast<double>(told->times.digest_ns) / 1e6);
+          return out;
         });
   }
   Napi::Value Check(const Napi::CallbackInfo& info) {

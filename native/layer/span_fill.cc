@@ -1,5 +1,6 @@
 #include "span_fill.h"
 
+#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -41,6 +42,12 @@ Status CopyTar(const FillInput& in, uint64_t size, const inflate::Sink& sink) {
   return Status::Ok();
 }
 
+uint64_t NowNs() {
+  timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return static_cast<uint64_t>(t.tv_sec) * 1000000000u + static_cast<uint64_t>(t.tv_nsec);
+}
+
 Status Produce(SpanStore& store, const FillInput& in, const inflate::Sink& sink) {
   const uint64_t size = store.span_size(in.span);
   if (!in.gzip) return CopyTar(in, size, sink);
@@ -65,11 +72,15 @@ Status Produce(SpanStore& store, const FillInput& in, const inflate::Sink& sink)
 }
 
 // Writes the span to `target`, which BeginSpan gave; ends with a commit or an abort.
-Status FillTo(SpanStore& store, const FillInput& in, Target target) {
+Status FillTo(SpanStore& store, const FillInput& in, Target target, FillTimes* times) {
   Sha256 sha;
   uint64_t at = 0;
   Status s = Produce(store, in, [&](const uint8_t* data, size_t size) {
-    if (in.digest) sha.Update(data, size);
+    if (in.digest) {
+      const uint64_t began = times ? NowNs() : 0;
+      sha.Update(data, size);
+      if (times) times->digest_ns += NowNs() - began;
+    }
     const uint64_t offset = at;
     at += size;
     return in.discard ? Status::Ok() : store.WriteSpan(target, in.span, offset, data, size);
@@ -79,6 +90,7 @@ Status FillTo(SpanStore& store, const FillInput& in, Target target) {
                         std::to_string(store.span_size(in.span)));
   if (s.ok() && in.digest && sha.Final() != *in.digest)
     s = Status::Mismatch("span " + std::to_string(in.span) + ": its bytes do not have the digest that the index recorded");
+  if (times) times->filled_ns = NowNs();
   if (in.discard) return s;
   if (!s.ok()) {
     store.AbortSpan(target, in.span);
@@ -88,20 +100,21 @@ Status FillTo(SpanStore& store, const FillInput& in, Target target) {
 }
 }  // namespace
 
-Status FillSpan(SpanStore& store, const FillInput& in, std::string* degraded) {
+Status FillSpan(SpanStore& store, const FillInput& in, std::string* degraded, FillTimes* times) {
+  if (times) times->began_ns = NowNs();
   if (in.span >= store.span_count()) return Status::Usage("span number out of range");
-  if (in.discard) return FillTo(store, in, Target::kMemory);
+  if (in.discard) return FillTo(store, in, Target::kMemory, times);
   Target target;
   if (Status s = store.BeginSpan(in.span, &target, in.only_memory); !s.ok()) return s;
   if (target == Target::kNone) {  // another process was faster; it woke nobody here
     store.Wake({in.span, in.span});
     return Status::Ok();
   }
-  Status s = FillTo(store, in, target);
+  Status s = FillTo(store, in, target, times);
   if (target == Target::kData && (s.err == ENOSPC || s.err == EDQUOT || s.err == EROFS || s.err == EFBIG)) {
     *degraded = s.message;
     store.DisableDisk();
-    if (s = store.BeginSpan(in.span, &target); s.ok() && target != Target::kNone) s = FillTo(store, in, target);
+    if (s = store.BeginSpan(in.span, &target); s.ok() && target != Target::kNone) s = FillTo(store, in, target, times);
   }
   return s;
 }

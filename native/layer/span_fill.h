@@ -25,8 +25,15 @@ struct FillInput {
   bool only_memory = false;  // there is no room for it on disk just now
 };
 
+// Where the time of a fill went.
+struct FillTimes {
+  uint64_t began_ns = 0;   // CLOCK_MONOTONIC
+  uint64_t filled_ns = 0;  // all bytes are decoded, written and checked, and nobody was told yet
+  uint64_t digest_ns = 0;  // how long of that was hashing
+};
+
 // On success `degraded` tells why the disk cache was given up, if it was just now (full, read-only).
-Status FillSpan(SpanStore& store, const FillInput& in, std::string* degraded);
+Status FillSpan(SpanStore& store, const FillInput& in, std::string* degraded, FillTimes* times = nullptr);
 
 // Reads a suspect span from `data` and settles it by its digest: present when right, absent when wrong or unknown.
 Status CheckSuspect(SpanStore& store, uint64_t span, const std::optional<std::array<uint8_t, 32>>& digest, bool* good);

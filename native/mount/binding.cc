@@ -4,6 +4,7 @@
 #include "../base/async.h"
 #include "../base/napi_util.h"
 #include "kernel_mount.h"
+#include "namespace.h"
 
 namespace ocifs {
 namespace {
@@ -38,13 +39,53 @@ Napi::Value MountErofs(const Napi::CallbackInfo& info) {
       [fd](Napi::Env env) -> Napi::Value { return Napi::Number::New(env, *fd); });
 }
 
-// attachMount(fd, target) → Promise
+// A namespace that is left out is this process' own.
+std::string ToNamespace(const Napi::Value& v) { return v.IsString() ? v.ToString().Utf8Value() : std::string(); }
+
+// attachMount(fd, target, namespace?) → Promise
 Napi::Value AttachMount(const Napi::CallbackInfo& info) {
   const int fd = ToInt(info[0], "fd");
-  const std::string target = info[1].ToString();
+  const std::string target = info[1].ToString(), ns = ToNamespace(info[2]);
   return AsyncTask::Run(
-      info.Env(), [fd, target] { return mount::AttachMount(fd, target); },
+      info.Env(), [=] { return mount::Attach(ns, fd, target); }, [](Napi::Env env) -> Napi::Value { return env.Undefined(); });
+}
+
+// mountFuse(target, source, flags, data, namespace?) → Promise of {fd, device}
+Napi::Value MountFuse(const Napi::CallbackInfo& info) {
+  const mount::FuseMount what{info[0].ToString(), info[1].ToString(), ToU64(info[2], "flags"), info[3].ToString()};
+  const std::string ns = ToNamespace(info[4]);
+  struct Made {
+    int fd = -1;
+    std::string device;
+  };
+  auto made = std::make_shared<Made>();
+  return AsyncTask::Run(
+      info.Env(), [=] { return mount::MountFuse(ns, what, &made->fd, &made->device); },
+      [made](Napi::Env env) -> Napi::Value {
+        Napi::Object out = Napi::Object::New(env);
+        out.Set("fd", made->fd);
+        out.Set("device", made->device);
+        return out;
+      });
+}
+
+// unmount(target, lazy, device?, namespace?) → Promise. On a pool thread: umount(2) can wait for the file system's own answers.
+Napi::Value Unmount(const Napi::CallbackInfo& info) {
+  const std::string target = info[0].ToString(), device = info[2].IsString() ? info[2].ToString().Utf8Value() : std::string(),
+                    ns = ToNamespace(info[3]);
+  const bool lazy = info[1].ToBoolean();
+  return AsyncTask::Run(
+      info.Env(), [=] { return mount::Unmount(ns, target, lazy, device); },
       [](Napi::Env env) -> Napi::Value { return env.Undefined(); });
+}
+
+// findDirectory(path, namespace?) → Promise of its real path
+Napi::Value FindDirectory(const Napi::CallbackInfo& info) {
+  const std::string path = info[0].ToString(), ns = ToNamespace(info[1]);
+  auto real = std::make_shared<std::string>();
+  return AsyncTask::Run(
+      info.Env(), [=] { return mount::FindDirectory(ns, path, real.get()); },
+      [real](Napi::Env env) -> Napi::Value { return Napi::String::New(env, *real); });
 }
 
 // probeFileSystem(type) → Promise; rejects with the reason. On a pool thread: it may load a module.
@@ -60,6 +101,9 @@ Napi::Value ProbeFileSystem(const Napi::CallbackInfo& info) {
 void InitMount(Napi::Env env, Napi::Object exports) {
   exports.Set("mountFuseDetached", Napi::Function::New(env, MountFuseDetached));
   exports.Set("mountErofs", Napi::Function::New(env, MountErofs));
+  exports.Set("mountFuse", Napi::Function::New(env, MountFuse));
+  exports.Set("unmount", Napi::Function::New(env, Unmount));
+  exports.Set("findDirectory", Napi::Function::New(env, FindDirectory));
   exports.Set("attachMount", Napi::Function::New(env, AttachMount));
   exports.Set("probeFileSystem", Napi::Function::New(env, ProbeFileSystem));
 }

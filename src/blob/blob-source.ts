@@ -1,3 +1,4 @@
+import type { Step } from "../base/steps.js";
 import type { Digest } from "../oci/digest.js";
 import type { TransferCounts } from "../registry/transfer-stats.js";
 
@@ -7,6 +8,8 @@ export interface FetchOptions {
   readonly priority?: "demand" | "prefetch";
   /** Called when the request waits for nothing here any more; sources that always answer at once may leave it out. */
   readonly onStart?: () => void;
+  /** Called when a step ends that the bytes had to wait for; sources that always answer at once may leave it out. */
+  readonly onStep?: (step: Step) => void;
   /** When somebody began to wait for these bytes (`performance.now()`): a wait that began before the call is part of the source's timeout. */
   readonly waitingSinceMs?: number;
   /** The caller is done with each chunk when it asks for the next: a source may put that into the same memory. */

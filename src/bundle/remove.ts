@@ -1,7 +1,7 @@
 import { realpath } from "node:fs/promises";
 import { isOcifsError, messageOf, OcifsError } from "../base/errors.js";
 import { mountsBelow, processesRootedOn } from "../base/mount-table.js";
-import { unmount } from "../native/fuse.js";
+import { unmount } from "../native/mount.js";
 import { type BundlePaths, bundlePaths, removeBundleFiles, requireBundle } from "./bundle-directory.js";
 
 /**

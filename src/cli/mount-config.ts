@@ -4,10 +4,15 @@ import { limits } from "../base/limits.js";
 import { readBounded } from "../base/read-bounded.js";
 import { defaultCacheDirectory } from "../cache/default-directory.js";
 import type { MountConfig } from "../daemon/mount-config.js";
+import type { MountNamespace } from "../drivers/driver.js";
 import type { MountRequest } from "./mount-grammar.js";
 
-/** What a command line asks for, as a daemon takes it: paths absolute, the password read. `mountpoint` is a real path. */
-export async function toMountConfig(request: MountRequest, mountpoint: string): Promise<MountConfig> {
+/** What a command line asks for, as a daemon takes it: paths absolute, the password read. `mountpoint` is a real path, in `namespace`. */
+export async function toMountConfig(
+  request: MountRequest,
+  mountpoint: string,
+  namespace?: MountNamespace,
+): Promise<MountConfig> {
   const o = request.options;
   const password = o.passwordFile === undefined ? o.password : await readPasswordFile(o.passwordFile);
   return {
@@ -34,6 +39,8 @@ export async function toMountConfig(request: MountRequest, mountpoint: string): 
     allowOther: o.allowOther,
     flags: request.flags,
     securityOptions: request.securityOptions,
+    ...(o.metrics === undefined ? {} : { metrics: o.metrics }),
+    ...(namespace === undefined ? {} : { namespace }),
     log: o.log.path === undefined ? { level: o.log.level } : { level: o.log.level, path: resolve(o.log.path) },
   };
 }

@@ -21,6 +21,8 @@ export interface MountRequest {
   readonly flags: MountFlags;
   /** `context="…"` and its kin, verbatim with their quotes, for the data argument of mount(2). */
   readonly securityOptions: readonly string[];
+  /** `-N`: the mount namespace in which the mountpoint is, by a process' number or a path; not yet looked at. */
+  readonly namespace?: string;
   /** `remount`: change the flags of the mount that is there. */
   readonly remount: boolean;
   /** `-f`: check the command line and the mountpoint, mount nothing. */
@@ -67,12 +69,6 @@ export function parseMountCommand(argv: readonly string[], caller: MountCaller =
   const scanned = scanArguments(argv);
   if (scanned.letters.has("h")) return { kind: "help" };
   if (scanned.letters.has("V")) return { kind: "version" };
-  if (scanned.namespace !== undefined) {
-    throw new OcifsError(
-      "unsupported",
-      `-N ${scanned.namespace}: mounting into another mount namespace is not supported; run mount.ocifs inside it, with nsenter --mount`,
-    );
-  }
   const type = scanned.filesystemType ?? "ocifs";
   if (type !== "ocifs" && type !== "fuse.ocifs") {
     throw new OcifsError("usage", `-t ${type}: mount.ocifs mounts type ocifs only; leave -t out or give -t ocifs`);
@@ -158,6 +154,7 @@ function buildRequest(scanned: ScannedArguments, caller: MountCaller): MountRequ
     options: { ...defaultMountOptions, ...values },
     flags: collected.flags,
     securityOptions: collected.securityOptions,
+    ...(scanned.namespace === undefined ? {} : { namespace: scanned.namespace }),
     remount: collected.remount,
     fake: scanned.letters.has("f"),
     verbose: scanned.letters.has("v"),
@@ -263,6 +260,7 @@ blob (file:PATH). Unmount with umount DIR.
   -r        read-only, which every mount is; -w is refused
   -n        accepted; there is no mtab to leave alone
   -t TYPE   ocifs
+  -N NS     mount in another mount namespace: a process' number, or a path such as /proc/PID/ns/mnt
   -V, -h    print the version, or this help
 
 Options [default]:

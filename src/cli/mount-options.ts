@@ -1,5 +1,6 @@
 import { OcifsError } from "../base/errors.js";
 import { limits } from "../base/limits.js";
+import { type MetricsAddress, parseMetricsAddress } from "../daemon/metrics/address.js";
 import { type Digest, parseDigest } from "../oci/digest.js";
 import { parseDurationMs, parseSizeBytes } from "./units.js";
 
@@ -11,6 +12,7 @@ const errorPolicies = ["eio", "retry"] as const;
 const verifyModes = ["blob", "span", "none"] as const;
 const prefetchModes = ["none", "idle", "all"] as const;
 const profileModes = ["on", "off"] as const;
+const daemons = ["auto", "shared", "own"] as const;
 
 /** Where the daemon's log goes. `path` as typed; without it the daemon chooses. */
 export interface LogTarget {
@@ -43,8 +45,10 @@ export interface MountOptions {
   readonly profile: (typeof profileModes)[number];
   readonly verify: (typeof verifyModes)[number];
   readonly allowOther: boolean;
+  readonly daemon: (typeof daemons)[number];
   readonly foreground: boolean;
   readonly log: LogTarget;
+  readonly metrics?: MetricsAddress;
 }
 
 export const defaultMountOptions: MountOptions = {
@@ -56,6 +60,7 @@ export const defaultMountOptions: MountOptions = {
   profile: "on",
   verify: "blob",
   allowOther: false,
+  daemon: "auto",
   foreground: false,
   log: { level: "info" },
 };
@@ -138,7 +143,7 @@ export function parsePlatformText(text: string | undefined, key: string): string
   return value;
 }
 
-function parseLog(text: string | undefined, key: string): LogTarget {
+export function parseLog(text: string | undefined, key: string): LogTarget {
   const value = wanted(text, key);
   const colon = value.indexOf(":");
   const level = oneOf(logLevels)(colon < 0 ? value : value.slice(0, colon), key);
@@ -258,6 +263,11 @@ export const optionTable: readonly OptionRow[] = [
     defaultText: "off",
     help: "let other users in, as mounts by root always do; the kernel checks file permissions",
   }),
+  row("daemon", "daemon", oneOf(daemons), {
+    placeholder: daemons.join("|"),
+    defaultText: defaultMountOptions.daemon,
+    help: "served by ocifs daemon, by a daemon of its own, or by ocifs daemon if that runs",
+  }),
   row("foreground", "foreground", flag, {
     defaultText: "off",
     help: "do not go to the background; log to standard error",
@@ -266,6 +276,11 @@ export const optionTable: readonly OptionRow[] = [
     placeholder: "LEVEL[:PATH]",
     defaultText: "info",
     help: `how much to log (${logLevels.join(", ")}), and a file to append to`,
+  }),
+  row("metrics", "metrics", (text, key) => parseMetricsAddress(wanted(text, key), key), {
+    placeholder: "127.0.0.1:PORT",
+    defaultText: "none",
+    help: "offer Prometheus metrics there, at /metrics; ocifs metrics prints them too",
   }),
 ];
 

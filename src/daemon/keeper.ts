@@ -21,11 +21,19 @@ export function daemonProgram(): [string, ...string[]] {
   return [process.execPath, fileURLToPath(new URL("./main.js", import.meta.url))];
 }
 
+/** First argument of the daemon program for the shared daemon; the second is its options as JSON. */
+export const SHARED = "shared";
+
 /** Of the keeper that started this process; undefined when none did. */
 export function keeperPid(): number | undefined {
   const pid = Number(process.env.OCIFS_KEEPER_PID);
   // An environment that was inherited further, or the keeper of a daemon that this process is not.
   return pid > 0 && pid === process.ppid ? pid : undefined;
+}
+
+/** True when a service manager of another kind starts this process again with the descriptors it keeps, as our units say. */
+export function isRestartedByManager(env: NodeJS.ProcessEnv = process.env): boolean {
+  return env.OCIFS_FDSTORE === "1" && keeperPid() === undefined;
 }
 
 /** Names this daemon's socket and log: the same after a restart. */

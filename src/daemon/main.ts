@@ -2,9 +2,16 @@ import { Socket } from "node:net";
 import { messageOf, OcifsError } from "../base/errors.js";
 import type { BuildProgress } from "../image/build-indexes.js";
 import { takeKeptDescriptors } from "../native/notify.js";
-import { type DaemonEnd, type ReadyDetails, runKeptMounts, runMount } from "./daemon.js";
-import { RESTART_EXIT_CODE } from "./keeper.js";
-import { readKeptMounts } from "./kept-mounts.js";
+import {
+  type DaemonEnd,
+  type ReadyDetails,
+  runKeptMounts,
+  runMount,
+  runSharedDaemon,
+  type SharedDaemonOptions,
+} from "./daemon.js";
+import { RESTART_EXIT_CODE, SHARED } from "./keeper.js";
+import { type FoundMount, readKeptMounts } from "./kept-mounts.js";
 import type { ProgressMessage, Readiness } from "./mount-config.js";
 import { readOrders } from "./orders.js";
 
@@ -46,10 +53,11 @@ class Helper {
 
 process.title = "ocifs";
 const descriptors = takeKeptDescriptors();
-if (descriptors.length > 0) {
-  // Started again by the keeper: nobody waits, and what went wrong is in the log.
+if (process.argv[2] === SHARED || descriptors.length > 0) {
+  // Nobody waits for it, and what went wrong is in the log.
   try {
-    process.exit(exitCodeOf(await runKeptMounts(readKeptMounts(descriptors))));
+    const found = readKeptMounts(descriptors);
+    process.exit(exitCodeOf(await (process.argv[2] === SHARED ? runShared(found) : runKeptMounts(found))));
   } catch (error) {
     process.stderr.write(`${JSON.stringify({ level: "error", msg: messageOf(error) })}\n`);
     process.exit(1);
@@ -73,6 +81,10 @@ try {
   const code = error instanceof OcifsError ? error.code : "internal";
   if (!ready) await helper.tellReadiness({ ok: false, code, message: messageOf(error) });
   process.exit(1);
+}
+
+function runShared(found: readonly FoundMount[]): Promise<DaemonEnd> {
+  return runSharedDaemon(JSON.parse(process.argv[3] ?? "") as SharedDaemonOptions, found);
 }
 
 function exitCodeOf(end: DaemonEnd): number {

@@ -2,8 +2,10 @@ import { setTimeout as delay } from "node:timers/promises";
 import { errnoOfReadError } from "../base/errno.js";
 import { isOcifsError, messageOf, OcifsError } from "../base/errors.js";
 import type { Log } from "../base/log.js";
+import { StepMarks } from "../base/steps.js";
 import type { OpenLayer } from "../layer/open-layer.js";
 import { FreshFailures } from "./fresh-failures.js";
+import type { SlowReads } from "./slow-reads.js";
 
 const RETRY_FIRST_MS = 500;
 const RETRY_MAX_MS = 15_000;
@@ -20,6 +22,8 @@ export interface MissHandlerOptions {
   readonly onMiss: (device: number, first: number, last: number) => Disposable | undefined;
   /** Called before a read waits; what it returns is disposed of when the read was answered or waits for time to pass. */
   readonly onDemand: () => Disposable;
+  /** Told of each read that has waited. */
+  readonly slow: SlowReads;
   /** Reads fail, or wait, because of this. Undefined: they work again. */
   readonly onHealth: (problem: string | undefined) => void;
 }
@@ -32,6 +36,7 @@ export class MissHandler {
   readonly #layers: readonly OpenLayer[];
   readonly #o: MissHandlerOptions;
   readonly #failures = new FreshFailures();
+  readonly #errors = new Map<string, number>();
 
   /** `layers` in the order of the tarindex' device slots. */
   constructor(layers: readonly OpenLayer[], options: MissHandlerOptions) {
@@ -39,8 +44,13 @@ export class MissHandler {
     this.#o = options;
   }
 
+  /** How many reads failed, by the code of their error. */
+  errors(): Readonly<Record<string, number>> {
+    return Object.fromEntries(this.#errors);
+  }
+
   /** Never rejects: every outcome is an answer to the reader. */
-  async handle(device: number, first: number, last: number, fileEndSpan: number): Promise<void> {
+  async handle(device: number, first: number, last: number, fileEndSpan: number, parkedMs: number): Promise<void> {
     const layer = this.#layers[device - 1];
     if (!layer) {
       this.#o.log.error("a read came for a layer that is not there", { device });
@@ -52,11 +62,14 @@ export class MissHandler {
       return;
     }
     const { signal, log, onHealth } = this.#o;
+    const marks = new StepMarks();
+    marks.mark("queue");
     using _miss = this.#o.onMiss(device, first, last);
     const began = performance.now();
     for (let waitMs = RETRY_FIRST_MS; ; waitMs = Math.min(RETRY_MAX_MS, waitMs * 2)) {
       try {
-        await this.#bring(layer, first, last, fileEndSpan);
+        await this.#bring(layer, first, last, fileEndSpan, marks);
+        this.#o.slow.add({ layer: layer.source.digest, firstSpan: first, lastSpan: last, parkedMs }, marks, null);
         onHealth(undefined);
         return;
       } catch (error) {
@@ -66,9 +79,12 @@ export class MissHandler {
         if (!signal.aborted) onHealth(problem);
         if (this.#o.onError === "eio" || !mayPass || signal.aborted) {
           log.error("a read fails", { digest: layer.source.digest, first, last, reason: problem });
+          const cause = isOcifsError(error) ? error.code : "internal";
+          this.#errors.set(cause, (this.#errors.get(cause) ?? 0) + 1);
           const errno = errnoOfReadError(error);
           if (performance.now() - began > LONG_WAIT_MS) this.#failures.add(device, first, last, errno);
           layer.store.fail(first, last, errno);
+          this.#o.slow.add({ layer: layer.source.digest, firstSpan: first, lastSpan: last, parkedMs }, marks, cause);
           return;
         }
         log.warn("a read waits for its data", { digest: layer.source.digest, first, last, reason: problem });
@@ -82,10 +98,10 @@ export class MissHandler {
    * Until all spans are there at once and who waits for them has been woken. Spans that another process commits wake nobody
    * here, and some may be evicted before the last one comes.
    */
-  async #bring(layer: OpenLayer, first: number, last: number, fileEndSpan: number): Promise<void> {
+  async #bring(layer: OpenLayer, first: number, last: number, fileEndSpan: number, marks: StepMarks): Promise<void> {
     using _first = this.#o.onDemand();
     for (let tries = 0; tries < MAX_EVICTIONS; tries++) {
-      await layer.spans.ensure(first, last, { fileEndSpan, tries });
+      await layer.spans.ensure(first, last, { fileEndSpan, tries, marks });
       if (layer.store.wake(first, last)) return;
     }
     throw new OcifsError(

@@ -1,6 +1,7 @@
-import type { MountFlags } from "../drivers/driver.js";
+import type { MountFlags, MountNamespace } from "../drivers/driver.js";
 import type { BuildProgress } from "../image/build-indexes.js";
 import type { Digest } from "../oci/digest.js";
+import type { MetricsAddress } from "./metrics/address.js";
 
 /**
  * Everything a daemon needs to know of one mount, as the mount helper hands it over (JSON through a pipe: it holds the
@@ -32,6 +33,12 @@ export interface MountConfig {
   readonly allowOther: boolean;
   readonly flags: MountFlags;
   readonly securityOptions: readonly string[];
+  /** Where the mountpoint is, if not in the mount namespace of the process that this was handed to. */
+  readonly namespace?: MountNamespace;
+  /** Where logins are looked for: the environment of who asked for the mount, when the daemon was not started by him. */
+  readonly loginEnv?: Readonly<Record<string, string>>;
+  /** Where metrics are offered over HTTP, by a daemon of the mount's own. */
+  readonly metrics?: MetricsAddress;
   readonly log: { readonly level: "error" | "warn" | "info" | "debug"; readonly path?: string };
 }
 

@@ -3,10 +3,17 @@ import { isOcifsError, messageOf, OcifsError } from "../base/errors.js";
 import { limits } from "../base/limits.js";
 import type { Log } from "../base/log.js";
 import { driverOf } from "../drivers/choose.js";
+import { trimMemory } from "../native/memory.js";
 import { type FoundMount, forgetKept, type KeptServedMount, keepMount, type MountKeeping } from "./kept-mounts.js";
 import type { MountConfig } from "./mount-config.js";
 import { ServedMount, type ServedMountOptions } from "./served-mount.js";
+import type { ReadTrace } from "./slow-reads.js";
 import type { MountStatus } from "./status.js";
+
+/** Not between mounts that are made one after the other. */
+const TRIM_AFTER_MS = 500;
+
+type OpenOptions = Omit<ServedMountOptions, "log" | "signal"> & { readonly signal?: AbortSignal };
 
 interface Row {
   readonly mount: ServedMount;
@@ -23,6 +30,7 @@ export class MountTable implements AsyncDisposable {
   readonly #givenUp = new Set<Promise<void>>();
   #opening = 0;
   #leaving = false;
+  #trim: NodeJS.Timeout | undefined;
   #onEmpty: () => void = () => undefined;
   #failure: unknown;
 
@@ -36,8 +44,15 @@ export class MountTable implements AsyncDisposable {
     return this.#rows.size;
   }
 
-  /** Makes a mount; resolves when it answers. `limit` when there are too many. */
-  open(config: MountConfig, how: Omit<ServedMountOptions, "log" | "signal" | "kept"> = {}): Promise<ServedMount> {
+  /** Why no further mount is taken, as a sentence. */
+  get refusal(): string | undefined {
+    if (this.#leaving || this.#signal.aborted) return "this daemon is about to end";
+    const full = this.#rows.size + this.#opening >= limits.mountsOfDaemon;
+    return full ? `this daemon has ${limits.mountsOfDaemon} mounts, its limit` : undefined;
+  }
+
+  /** Makes a mount; resolves when it answers. `limit` when there are too many. `signal` ends it as the table's does. */
+  open(config: MountConfig, how: Omit<OpenOptions, "kept"> = {}): Promise<ServedMount> {
     return this.#add(config, how);
   }
 
@@ -70,6 +85,10 @@ export class MountTable implements AsyncDisposable {
 
   statuses(): MountStatus[] {
     return [...this.#rows].map(({ mount }) => mount.status());
+  }
+
+  slowReads(): ReadTrace[] {
+    return [...this.#rows].flatMap(({ mount }) => mount.slowReads());
   }
 
   /** Unmounts what is mounted there; `not-found` when that is none of ours. */
@@ -132,13 +151,9 @@ export class MountTable implements AsyncDisposable {
   }
 
   /** `keeping` is that of a mount that is kept already. */
-  async #add(
-    config: MountConfig,
-    how: Omit<ServedMountOptions, "log" | "signal">,
-    keeping?: MountKeeping,
-  ): Promise<ServedMount> {
+  async #add(config: MountConfig, { signal, ...how }: OpenOptions, keeping?: MountKeeping): Promise<ServedMount> {
     if (this.#rows.size + this.#opening >= limits.mountsOfDaemon) {
-      throw new OcifsError("limit", `${config.mountpoint}: this daemon has ${limits.mountsOfDaemon} mounts, its limit`);
+      throw new OcifsError("limit", `${config.mountpoint}: ${this.refusal}`);
     }
     this.#opening++;
     let early: MountKeeping | undefined;
@@ -147,7 +162,8 @@ export class MountTable implements AsyncDisposable {
     };
     try {
       const log = this.#log;
-      const mount = await ServedMount.open(config, { ...how, keepFirst, log, signal: this.#signal });
+      const ends = signal ? AbortSignal.any([signal, this.#signal]) : this.#signal;
+      const mount = await ServedMount.open(config, { ...how, keepFirst, log, signal: ends });
       const kept = keeping ?? early ?? (await this.#keep(mount));
       const row: Row = { mount, keeping: kept, closed: this.#watch(mount, () => row) };
       this.#rows.add(row);
@@ -163,6 +179,7 @@ export class MountTable implements AsyncDisposable {
       throw error;
     } finally {
       this.#opening--;
+      this.#trimSoon();
       this.#wake();
     }
   }
@@ -199,6 +216,13 @@ export class MountTable implements AsyncDisposable {
 
   get #isEmpty(): boolean {
     return this.#rows.size === 0 && this.#opening === 0 && this.#givenUp.size === 0;
+  }
+
+  /** Opening an image takes much more memory than serving it, above all when indexes are built. */
+  #trimSoon(): void {
+    clearTimeout(this.#trim);
+    this.#trim = setTimeout(() => void trimMemory(), TRIM_AFTER_MS);
+    this.#trim.unref();
   }
 
   #wake(): void {

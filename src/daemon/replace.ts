@@ -23,7 +23,8 @@ export async function replaceDaemon(
   for (;;) {
     const now = await statusOf(socket);
     if (now !== undefined && now.pid !== before.pid) {
-      if (now.program.join("\0") === program.join("\0")) return now;
+      // A service manager starts what its unit names.
+      if (before.keeperPid === null || now.program.join("\0") === program.join("\0")) return now;
       throw new OcifsError(
         "io",
         `upgrade: the new version did not get ready; daemon ${now.pid}, the one before, goes on`,

@@ -5,7 +5,7 @@ import type { Log } from "../base/log.js";
 import { type Problem, problemNow } from "../base/problem.js";
 import { version } from "../base/version.js";
 import { type ChosenMount, driverOf, mountWithDriver } from "../drivers/choose.js";
-import type { DescriptorKeeper, DriverName, KeptMount, Mounted, MountRequest } from "../drivers/driver.js";
+import type { DescriptorKeeper, DriverName, KeptMount, MadeMount, Mounted, MountRequest } from "../drivers/driver.js";
 import type { BuildProgress } from "../image/build-indexes.js";
 import { type MountableImage, openMountableImage } from "../image/mountable-image.js";
 import { pinSource } from "../image/pinned-source.js";
@@ -16,6 +16,7 @@ import { keeperPid, restartCount } from "./keeper.js";
 import type { KeptServedMount } from "./kept-mounts.js";
 import { MissHandler } from "./miss-handler.js";
 import type { MountConfig } from "./mount-config.js";
+import { type ReadTrace, SlowReads } from "./slow-reads.js";
 import type { MountStatus } from "./status.js";
 
 /** Warnings of one opening that are passed on to who asked for it. */
@@ -29,6 +30,8 @@ export interface ServedMountOptions {
   readonly tagAnswer?: Promise<TagAnswer | undefined>;
   /** Called while indexes that are missing are built. */
   readonly onBuildProgress?: (progress: BuildProgress) => void;
+  /** See MountRequest. */
+  readonly makeMount?: () => Promise<MadeMount>;
   /** Goes on with this mount instead of making one. */
   readonly kept?: KeptServedMount;
   /** The kept mount's descriptors are no more the caller's. */
@@ -109,7 +112,10 @@ export class ServedMount implements AsyncDisposable {
         allowOther: config.allowOther,
         flags: config.flags,
         securityOptions: config.securityOptions,
-        onMiss: (device, first, last, fileEndSpan) => void parts.misses.handle(device, first, last, fileEndSpan),
+        ...(config.namespace === undefined ? {} : { namespace: config.namespace }),
+        ...(o.makeMount === undefined ? {} : { makeMount: o.makeMount }),
+        onMiss: (device, first, last, fileEndSpan, parkedMs) =>
+          void parts.misses.handle(device, first, last, fileEndSpan, parkedMs),
       };
       if (kept) o.onAdopt?.();
       const { mounted, reason }: ChosenMount = kept
@@ -141,6 +147,11 @@ export class ServedMount implements AsyncDisposable {
 
   status(): MountStatus {
     return describe(this.config, this.#parts, { driverReason: this.driverReason, mountedAt: this.#mountedAt });
+  }
+
+  /** Reads that had to wait. */
+  slowReads(): ReadTrace[] {
+    return this.#parts.slow.traces();
   }
 
   /** Unmounts and closes everything. Reads that wait fail; a busy mount is detached. Idempotent. */
@@ -221,6 +232,7 @@ interface Serving {
   readonly image: MountableImage;
   readonly fill: BackgroundFill;
   readonly misses: MissHandler;
+  readonly slow: SlowReads;
   readonly stopping: AbortController;
   /** Why reads fail or wait at present. */
   readonly problem: () => Problem | undefined;
@@ -249,8 +261,10 @@ function openParts(
   // The fill is waited for at the end, whatever the end is.
   cleanup.defer(() => stopping.abort(new OcifsError("aborted", "mount: it has ended")));
   let problem: Problem | undefined;
+  const slow = new SlowReads(config.mountpoint);
   const misses = new MissHandler(image.layers, {
     onError: config.onError,
+    slow,
     log,
     signal,
     onMiss: (device, first, last) => image.profiles?.demand(device, first, last),
@@ -259,7 +273,7 @@ function openParts(
       problem = problemNow(problem, now);
     },
   });
-  return { image, fill, misses, stopping, problem: () => problem };
+  return { image, fill, misses, slow, stopping, problem: () => problem };
 }
 
 function describe(
@@ -294,6 +308,7 @@ function describe(
     version,
     source: config.source,
     mountpoint: config.mountpoint,
+    mountNamespace: mounted.namespace ?? null,
     manifestDigest: image.manifestDigest ?? null,
     driver: mounted.driver,
     driverReason: more.driverReason,
@@ -312,6 +327,11 @@ function describe(
     hitRatio: stats.reads === 0 ? null : Math.max(0, stats.reads - stats.parked) / stats.reads,
     interrupted: stats.interrupted,
     errors: stats.errors,
+    waitedBytes: stats.waitedBytes,
+    hitTime: stats.hitTime,
+    waitTime: stats.waitTime,
+    readErrors: parts.misses.errors(),
+    cacheDirectory: config.cacheDir,
     rssBytes: process.memoryUsage.rss(),
   };
 }

@@ -2,6 +2,7 @@ import { statfs } from "node:fs/promises";
 import { messageOf, OcifsError } from "../base/errors.js";
 import type { BuildProgress } from "../image/build-indexes.js";
 import { hasServiceManager, notify, watchdogIntervalMs } from "../native/notify.js";
+import type { MountStatus } from "./status.js";
 
 /** How long a start that goes on may take from its last sign of life; the manager's own limit is for one that does not. */
 const EXTENSION_MICROSECONDS = 60_000_000;
@@ -34,14 +35,15 @@ export class ServiceNotifier implements AsyncDisposable {
     this.#send(`EXTEND_TIMEOUT_USEC=${EXTENSION_MICROSECONDS}\nSTATUS=Building the index: ${percent}%`);
   }
 
-  /** All mounts answer. From here on the watchdog hears of it as long as they do. */
-  ready(mountpoints: () => readonly string[]): void {
-    const served = mountpoints();
-    const what = served.length === 1 ? (served[0] ?? "").replaceAll("\n", "?") : `${served.length} mounts`;
+  /** All mounts answer. From here on the watchdog hears of it as long as those do that this process can see. */
+  ready(mounts: () => readonly Pick<MountStatus, "mountpoint" | "mountNamespace">[]): void {
+    const served = mounts();
+    const what = served.length === 1 ? (served[0]?.mountpoint ?? "").replaceAll("\n", "?") : `${served.length} mounts`;
+    const visible = () => mounts().flatMap((each) => (each.mountNamespace === null ? [each.mountpoint] : []));
     this.#send(`READY=1\nSTATUS=Serving ${what}`);
     const interval = watchdogIntervalMs(this.#env);
     if (interval === undefined || !hasServiceManager(this.#env)) return;
-    this.#watchdog = setInterval(() => void this.#signOfLife(mountpoints()), interval);
+    this.#watchdog = setInterval(() => void this.#signOfLife(visible()), interval);
     this.#watchdog.unref();
   }
 

@@ -1,3 +1,5 @@
+import type { DurationCounts } from "../native/fuse.js";
+
 /** What one daemon answers to `status`. */
 export interface DaemonStatus {
   readonly pid: number;
@@ -6,7 +8,13 @@ export interface DaemonStatus {
   readonly program: readonly string[];
   /** Null when nobody starts it again. */
   readonly keeperPid: number | null;
+  /** Takes mounts from others: see shared-daemon.ts. */
+  readonly shared: boolean;
   readonly mounts: readonly MountStatus[];
+  /** How often its keeper had to start it again. */
+  readonly restarts: number;
+  /** Resident memory. */
+  readonly rssBytes: number;
 }
 
 /** What `ocifs status` shows of one mount. Sizes are bytes. */
@@ -19,6 +27,8 @@ export interface MountStatus {
   readonly version: string;
   readonly source: string;
   readonly mountpoint: string;
+  /** The mount namespace that the mountpoint is in, "mnt:[4026531841]"; null when it is the daemon's own. */
+  readonly mountNamespace: string | null;
   readonly manifestDigest: string | null;
   readonly driver: string;
   readonly driverReason: string;
@@ -44,6 +54,14 @@ export interface MountStatus {
   readonly hitRatio: number | null;
   readonly interrupted: number;
   readonly errors: number;
+  /** Bytes of reads that waited, part of `readBytes`. */
+  readonly waitedBytes: number;
+  /** How long reads took that were answered at once, and those that waited. */
+  readonly hitTime: DurationCounts;
+  readonly waitTime: DurationCounts;
+  /** Reads that failed, by the cause's OcifsErrorCode. */
+  readonly readErrors: Readonly<Record<string, number>>;
+  readonly cacheDirectory: string;
   /** Resident memory of the daemon. */
   readonly rssBytes: number;
 }

@@ -3,7 +3,7 @@ import { resolve } from "node:path";
 import { messageOf, OcifsError } from "../base/errors.js";
 import { readMountTable } from "../base/mount-table.js";
 import { unmountThroughFusermount } from "../drivers/mountpoint.js";
-import { unmount } from "../native/fuse.js";
+import { unmount } from "../native/mount.js";
 import { callAllDaemons } from "./control.js";
 import { runtimeDirectory } from "./runtime-directory.js";
 import type { DaemonStatus } from "./status.js";

@@ -9,12 +9,17 @@ const PROGRAM_BYTES = 4096;
 export class Upgrade {
   /** Resolves when the keeper knows the program and this daemon should make room for it. */
   readonly wanted: Promise<void>;
+  readonly #restarts: boolean;
   #isWanted = false;
   #want: () => void = () => undefined;
   readonly #checkKept: () => void;
 
-  /** `checkKept` throws when a mount would be lost by it. */
-  constructor(checkKept: () => void) {
+  /**
+   * `restarts`: a service manager other than the keeper starts this daemon again, under the same name, with what it kept. `checkKept` throws when
+   * a mount would be lost by it.
+   */
+  constructor({ restarts, checkKept }: { readonly restarts: boolean; readonly checkKept: () => void }) {
+    this.#restarts = restarts;
     this.#checkKept = checkKept;
     this.wanted = new Promise((resolve) => {
       this.#want = resolve;
@@ -28,11 +33,11 @@ export class Upgrade {
   /** `program`: absolute path and arguments of the daemon to be started next, by the keeper. */
   async prepare(params: unknown): Promise<{ readonly pid: number }> {
     const program = parseProgram(params);
-    if (keeperPid() === undefined) {
+    this.#checkKept();
+    if (keeperPid() !== undefined) await notify(`X_OCIFS_PROGRAM=${program.join("\0")}`);
+    else if (!this.#restarts) {
       throw new OcifsError("unsupported", "upgrade: this daemon has no keeper; restart its service instead");
     }
-    this.#checkKept();
-    await notify(`X_OCIFS_PROGRAM=${program.join("\0")}`);
     // The answer goes out before this daemon does.
     setImmediate(() => {
       this.#isWanted = true;

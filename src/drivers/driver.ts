@@ -52,12 +52,47 @@ export interface MountRequest {
   readonly keeper?: DescriptorKeeper | undefined;
   /** Told what the user should know of and nobody asked for. */
   readonly onWarning?: (message: string) => void;
-  /** A read waits for spans [first, last] of device slot `device` (1-based). */
-  readonly onMiss: (device: number, first: number, last: number, fileEndSpan: number) => void;
+  /** A read waits for spans [first, last] of device slot `device` (1-based), since `parkedMs` of process.hrtime. */
+  readonly onMiss: (device: number, first: number, last: number, fileEndSpan: number, parkedMs: number) => void;
+  /** Where the mountpoint is, if not in this process' own mount namespace. */
+  readonly namespace?: MountNamespace;
+  /**
+   * Makes the FUSE mount in this process' place, where it would not do so itself: in another namespace, or for want of privileges. Who makes
+   * it also sees to it that it answers, and takes it away when this process does not serve it. Only the driver `fuse` can do with that.
+   */
+  readonly makeMount?: () => Promise<MadeMount>;
+}
+
+/** A FUSE mount that nobody serves yet. */
+export interface MadeMount {
+  /** Of /dev/fuse. */
+  readonly fd: number;
+  /** "major:minor", where it can be known before anybody serves it. */
+  readonly device?: string;
+  /** Of the mount namespace it is in, if that is not this process' own. */
+  readonly namespace?: string;
+}
+
+/** Why a driver cannot do with `makeMount`, for its `unavailable`. */
+export const madeElsewhere = "the mount is made by another process, which makes FUSE mounts only";
+
+/** A mount namespace that is not this process' own. */
+export interface MountNamespace {
+  /** See base/mount-namespace.ts. */
+  readonly id: string;
+  /** Leads to it while the mount is made. */
+  readonly path: string;
 }
 
 /** What every driver counts, in requests of the kernel to this process. */
 export type DriverStats = FuseStats;
+
+/** Of a driver that does not take the time of reads. */
+export const untimed = {
+  waitedBytes: 0,
+  hitTime: { seconds: 0, counts: [] },
+  waitTime: { seconds: 0, counts: [] },
+} satisfies Partial<DriverStats>;
 
 /** What another process needs to go on with a mount after this one has gone: descriptors that outlive it, and facts as JSON. */
 export interface KeptMount {
@@ -93,6 +128,8 @@ export interface Driver {
 export interface Mounted extends AsyncDisposable {
   readonly driver: DriverName;
   readonly mountpoint: string;
+  /** The mount namespace it is in, if that is not this process' own; see base/mount-namespace.ts. */
+  readonly namespace: string | undefined;
   /** Resolves when the mount is gone, whoever unmounted it; rejects when the session broke. */
   readonly ended: Promise<void>;
   stats(): DriverStats;

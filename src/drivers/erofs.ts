@@ -1,10 +1,10 @@
 import { OcifsError } from "../base/errors.js";
 import { attachMount } from "../native/mount.js";
 import { closeFd, erofsOptionsOf, makeDeviceMount, whyNotMountable } from "./device-mount.js";
-import type { Driver, DriverStats, KeptMount, Mounted, MountRequest } from "./driver.js";
+import { type Driver, type DriverStats, type KeptMount, type Mounted, madeElsewhere } from "./driver.js";
 import { whyErofsIsUnsafe } from "./erofs-probe.js";
 import { sessionFdsOf } from "./kept-session.js";
-import { detach, deviceAt } from "./mountpoint.js";
+import { detachFrom, type MountPlace } from "./mountpoint.js";
 import { Serving } from "./serving.js";
 
 /**
@@ -15,8 +15,8 @@ import { Serving } from "./serving.js";
 export const erofsDriver: Driver = {
   name: "erofs",
 
-  async unavailable() {
-    return await whyNotMountable("erofs", "fuse");
+  async unavailable(request) {
+    return request.makeMount ? madeElsewhere : await whyNotMountable("erofs", "fuse");
   },
 
   async mount(request) {
@@ -24,8 +24,8 @@ export const erofsDriver: Driver = {
     if (unsafe !== undefined) throw new OcifsError("unsupported", `this kernel is not fit for it: ${unsafe}`);
     const { serving, mountFd, device } = await makeDeviceMount(request, erofsOptionsOf(request));
     try {
-      await attachMount(mountFd, request.mountpoint);
-      return new ErofsMount(request, serving, device);
+      await attachMount(mountFd, request.mountpoint, request.namespace?.path);
+      return new ErofsMount({ mountpoint: request.mountpoint, device, namespace: request.namespace?.id }, serving);
     } catch (error) {
       await serving.stop();
       throw error;
@@ -37,7 +37,7 @@ export const erofsDriver: Driver = {
   async adopt(request, kept) {
     const fds = sessionFdsOf(kept, request.mountpoint);
     const serving = new Serving(request, fds, "devices");
-    const device = String(kept.facts.device);
+    const { device, namespace } = kept.facts;
     try {
       // What the process before us had read and not answered waits for ever otherwise.
       serving.resend();
@@ -45,7 +45,8 @@ export const erofsDriver: Driver = {
       await serving.stop({ answer: false });
       throw error;
     }
-    return new ErofsMount(request, serving, device);
+    const place = { mountpoint: request.mountpoint, device: String(device) };
+    return new ErofsMount({ ...place, namespace: typeof namespace === "string" ? namespace : undefined }, serving);
   },
 };
 
@@ -54,15 +55,19 @@ class ErofsMount implements Mounted {
   readonly mountpoint: string;
   readonly ended: Promise<void>;
   readonly #serving: Serving;
-  /** "major:minor" of the EROFS mount. */
-  readonly #device: string;
+  /** Of the EROFS mount. */
+  readonly #place: MountPlace & { readonly device: string };
   #ending: Promise<void> | undefined;
 
-  constructor(request: MountRequest, serving: Serving, device: string) {
-    this.mountpoint = request.mountpoint;
+  constructor(place: MountPlace & { readonly device: string }, serving: Serving) {
+    this.mountpoint = place.mountpoint;
     this.ended = serving.ended;
     this.#serving = serving;
-    this.#device = device;
+    this.#place = place;
+  }
+
+  get namespace(): string | undefined {
+    return this.#place.namespace;
   }
 
   stats(): DriverStats {
@@ -70,7 +75,8 @@ class ErofsMount implements Mounted {
   }
 
   keep(): KeptMount {
-    return { fds: this.#serving.keptFds(), facts: { device: this.#device } };
+    const { device, namespace } = this.#place;
+    return { fds: this.#serving.keptFds(), facts: { device, ...(namespace === undefined ? {} : { namespace }) } };
   }
 
   unmount(): Promise<void> {
@@ -89,7 +95,7 @@ class ErofsMount implements Mounted {
 
   async #unmount(): Promise<void> {
     // First the mount above: while anything of it is read, it reads from the files below.
-    if (!this.#serving.over && (await deviceAt(this.mountpoint)) === this.#device) await detach(this.mountpoint, true);
+    if (!this.#serving.over) await detachFrom(this.#place, true);
     await this.#serving.stop();
   }
 }

@@ -1,5 +1,6 @@
 import { Cleanup } from "../base/cleanup.js";
 import { OcifsError } from "../base/errors.js";
+import { monotonicMs } from "../base/steps.js";
 import { openFd, openUnnamed, writeFully } from "../cache/raw-file.js";
 import type { ErofsImage } from "../native/erofs.js";
 import { createEventGroup, type EventFds, EventWatcher, markData, markRelease } from "../native/fanotify.js";
@@ -49,7 +50,7 @@ export class Events {
       devices: tree.devices,
       checked: tree.devices.map((_, slot) => tree.checked?.(slot) ?? false),
       // Which file of the image is read, and where it ends, only the kernel knows.
-      onMiss: (device, first, last) => onMiss(device, first, last, last),
+      onMiss: (device, first, last) => onMiss(device, first, last, last, monotonicMs()),
       onReleased,
       onGuardGone,
     });

@@ -4,10 +4,18 @@ import { bootId } from "../cache/cache-directory.js";
 import { createEventGroup, type EventFds } from "../native/fanotify.js";
 import { attachMount } from "../native/mount.js";
 import { closeFd, erofsOptionsOf, whyNotMountable } from "./device-mount.js";
-import type { Driver, DriverStats, KeptMount, Mounted, MountRequest } from "./driver.js";
+import {
+  type Driver,
+  type DriverStats,
+  type KeptMount,
+  type Mounted,
+  type MountRequest,
+  madeElsewhere,
+  untimed,
+} from "./driver.js";
 import { Events, makeEventMount } from "./event-mount.js";
 import { whyEventsFail } from "./fanotify-probe.js";
-import { detach, deviceAt } from "./mountpoint.js";
+import { detachFrom, type MountPlace } from "./mountpoint.js";
 
 /**
  * The kernel's EROFS on the layers' own files in the cache. Before it reads a part of one it asks (fanotify, FAN_PRE_ACCESS), and waits until
@@ -17,7 +25,8 @@ import { detach, deviceAt } from "./mountpoint.js";
 export const fanotifyDriver: Driver = {
   name: "fanotify",
 
-  async unavailable({ keeper, tree }) {
+  async unavailable({ keeper, tree, makeMount }) {
+    if (makeMount) return madeElsewhere;
     const why = await whyNotMountable("erofs");
     if (why !== undefined) return why;
     if (!keeper) {
@@ -40,12 +49,12 @@ export const fanotifyDriver: Driver = {
     if (unfit !== undefined) throw new OcifsError("unsupported", `this kernel is not fit for it: ${unfit}`);
     const erofs = erofsOptionsOf(request);
     const { events, mountFd, device } = await makeEventMount({ ...request, guardPid: keeper.pid }, erofs);
-    const mounted = new EventsMount(request, events, device);
+    const mounted = new EventsMount(request, events, { mountpoint, device, namespace: request.namespace?.id });
     let attached = false;
     try {
       // In this order: whoever can reach the mount is protected from this process' death.
       await keeper.keep("fanotify", mounted.keep());
-      await attachMount(mountFd, mountpoint);
+      await attachMount(mountFd, mountpoint, request.namespace?.path);
       attached = true;
       return mounted;
     } finally {
@@ -56,13 +65,13 @@ export const fanotifyDriver: Driver = {
 
   async adopt(request, kept) {
     const fds = eventFdsOf(kept, request.mountpoint);
-    const device = String(kept.facts.device);
+    const place = placeOf(request.mountpoint, kept);
     try {
       const events = new Events({ ...request, guardPid: request.keeper?.pid }, fds, { adopted: true });
-      return new EventsMount(request, events, device);
+      return new EventsMount(request, events, place);
     } catch (error) {
       // Its files may be read as zeros as soon as the keeper forgets it.
-      if ((await deviceAt(request.mountpoint)) === device) await detach(request.mountpoint, true);
+      await detachFrom(place, true);
       throw error;
     }
   },
@@ -72,11 +81,16 @@ export const fanotifyDriver: Driver = {
     const request = { tree: { devices: [] }, onMiss: () => undefined, guardPid: undefined };
     const events = new Events(request, fds, { adopted: true });
     events.watcher.refuse();
-    if ((await deviceAt(mountpoint)) === String(kept.facts.device)) await detach(mountpoint, true);
+    await detachFrom(placeOf(mountpoint, kept), true);
     await events.released;
     await events.watcher.stop();
   },
 };
+
+function placeOf(mountpoint: string, { facts }: KeptMount): MountPlace & { readonly device: string } {
+  const { device, namespace } = facts;
+  return { mountpoint, device: String(device), namespace: typeof namespace === "string" ? namespace : undefined };
+}
 
 function eventFdsOf({ fds }: KeptMount, mountpoint: string): EventFds {
   const { events: groupFd, table: tableFd, index: indexFd } = fds;
@@ -85,38 +99,46 @@ function eventFdsOf({ fds }: KeptMount, mountpoint: string): EventFds {
   throw new OcifsError("corrupt", `${mountpoint}: not all descriptors of its events were kept`);
 }
 
-const noStats: DriverStats = { requests: 0, reads: 0, readBytes: 0, parked: 0, interrupted: 0, errors: 0 };
+const noStats: DriverStats = { requests: 0, reads: 0, readBytes: 0, parked: 0, interrupted: 0, errors: 0, ...untimed };
 
 class EventsMount implements Mounted {
   readonly driver = "fanotify";
   readonly mountpoint: string;
   readonly ended: Promise<void>;
   readonly #events: Events;
-  /** "major:minor" of the EROFS mount. */
-  readonly #device: string;
+  /** Of the EROFS mount. */
+  readonly #place: MountPlace & { readonly device: string };
   #over = false;
   #lastStats = noStats;
   #ending: Promise<void> | undefined;
 
-  constructor(request: MountRequest, events: Events, device: string) {
-    this.mountpoint = request.mountpoint;
+  constructor(request: MountRequest, events: Events, place: MountPlace & { readonly device: string }) {
+    this.mountpoint = place.mountpoint;
     this.#events = events;
-    this.#device = device;
+    this.#place = place;
     this.ended = events.released.then(() => {
       this.#over = true;
     });
     void events.guardGone.then(() => this.#unguarded(request.onWarning ?? (() => undefined)));
   }
 
+  get namespace(): string | undefined {
+    return this.#place.namespace;
+  }
+
   stats(): DriverStats {
     if (this.#ending) return this.#lastStats;
     const { events, bytes, parked, denied } = this.#events.watcher.stats();
-    return { requests: events, reads: events, readBytes: bytes, parked, interrupted: 0, errors: denied };
+    return { requests: events, reads: events, readBytes: bytes, parked, interrupted: 0, errors: denied, ...untimed };
   }
 
   keep(): KeptMount {
     const { groupFd, tableFd, indexFd } = this.#events.watcher.fds();
-    return { fds: { events: groupFd, table: tableFd, index: indexFd }, facts: { device: this.#device } };
+    const { device, namespace } = this.#place;
+    return {
+      fds: { events: groupFd, table: tableFd, index: indexFd },
+      facts: { device, ...(namespace === undefined ? {} : { namespace }) },
+    };
   }
 
   /** Resolves when the kernel has let go of it: files that are open keep this process, which refuses what they miss. */
@@ -156,6 +178,6 @@ class EventsMount implements Mounted {
   }
 
   async #detach(): Promise<void> {
-    if (!this.#over && (await deviceAt(this.mountpoint)) === this.#device) await detach(this.mountpoint, true);
+    if (!this.#over) await detachFrom(this.#place, true);
   }
 }

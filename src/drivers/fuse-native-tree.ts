@@ -1,8 +1,9 @@
 import { constants } from "node:os";
 import { errnoOfReadError } from "../base/errno.js";
 import { OcifsError } from "../base/errors.js";
+import { monotonicMs } from "../base/steps.js";
 import { type ErofsAttr, type ErofsExtent, erofsFileType } from "../native/erofs.js";
-import type { DriverStats, MountRequest } from "./driver.js";
+import { type DriverStats, type MountRequest, untimed } from "./driver.js";
 import type { PackageHandlers, PackageStat, PackageStatfs } from "./fuse-native-package.js";
 
 const PAGE_ENTRIES = 1024;
@@ -108,7 +109,7 @@ export class PathTree {
 
   stats(): DriverStats {
     const [requests, reads, readBytes] = [this.#requests, this.#reads, this.#readBytes];
-    return { requests, reads, readBytes, parked: this.#parked, interrupted: 0, errors: this.#errors };
+    return { requests, reads, readBytes, parked: this.#parked, interrupted: 0, errors: this.#errors, ...untimed };
   }
 
   /** What waits fails, and what comes from now on. */
@@ -232,7 +233,7 @@ export class PathTree {
       const fileEnd = store.spanAt(Math.min(offset + fileRest, deviceSize) - 1);
       this.#parked++;
       const waiting = store.park(first, last);
-      this.#onMiss(device, first, last, Math.max(last, fileEnd));
+      this.#onMiss(device, first, last, Math.max(last, fileEnd), monotonicMs());
       const errno = await Promise.race([waiting, this.#stopped]);
       if (errno !== 0) throw new Refusal(errno);
     }

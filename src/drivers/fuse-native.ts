@@ -3,11 +3,18 @@ import { readdir, readlink, stat } from "node:fs/promises";
 import { promisify } from "node:util";
 import { messageOf, OcifsError } from "../base/errors.js";
 import { duplicateFd, SocketPoller } from "../native/fdpass.js";
-import type { Driver, DriverStats, KeptMount, Mounted, MountRequest } from "./driver.js";
+import {
+  type Driver,
+  type DriverStats,
+  type KeptMount,
+  type Mounted,
+  type MountRequest,
+  madeElsewhere,
+} from "./driver.js";
 import { loadFuseNative, newPackageMount, type PackageMount } from "./fuse-native-package.js";
 import { PathTree } from "./fuse-native-tree.js";
 import { setFlags } from "./mount-flags.js";
-import { detach, deviceAt, deviceName } from "./mountpoint.js";
+import { detach, detachFrom, deviceName } from "./mountpoint.js";
 
 /** The package copies path and options into arrays of 1024 bytes each, and cuts off what is too long. */
 const TEXT_BYTES = 1023;
@@ -24,7 +31,9 @@ const knownFlags = ["nosuid", "nodev", "noexec", "noatime"] as const;
 export const fuseNativeDriver: Driver = {
   name: "fuse-native",
 
-  async unavailable({ mountpoint, flags, securityOptions }) {
+  async unavailable({ mountpoint, flags, securityOptions, makeMount, namespace }) {
+    if (makeMount) return madeElsewhere;
+    if (namespace) return "it mounts in its own mount namespace only";
     if (flags.nosymfollow) return "libfuse 2 has no nosymfollow";
     if (securityOptions.length > 0) return `it does not pass ${securityOptions.join(",")} on`;
     if (Buffer.byteLength(mountpoint) > TEXT_BYTES) return `its mountpoints have up to ${TEXT_BYTES} bytes`;
@@ -52,6 +61,7 @@ let previous: Promise<unknown> = Promise.resolve();
 
 class FuseNativeMount implements Mounted {
   readonly driver = "fuse-native";
+  readonly namespace = undefined;
   readonly mountpoint: string;
   readonly ended: Promise<void>;
   readonly #tree: PathTree;
@@ -125,7 +135,8 @@ class FuseNativeMount implements Mounted {
   async #unmount(): Promise<void> {
     // First, since what waits would keep umount busy.
     this.#tree.stop();
-    if (!this.#over && (await deviceAt(this.mountpoint)) === this.#device) await detach(this.mountpoint, isRoot());
+    const place = { mountpoint: this.mountpoint, device: this.#device, namespace: this.namespace };
+    if (!this.#over) await detachFrom(place, isRoot());
     await this.#finish();
   }
 

@@ -1,12 +1,8 @@
-import { stat } from "node:fs/promises";
-import { messageOf, OcifsError } from "../base/errors.js";
-import { mountFuse } from "../native/fuse.js";
-import type { Driver, DriverStats, KeptMount, Mounted, MountRequest } from "./driver.js";
-import { mountThroughFusermount } from "./fusermount.js";
+import type { Driver, DriverStats, KeptMount, MadeMount, Mounted, MountRequest } from "./driver.js";
+import { finishFuseMount, isRoot, mountFuseAt } from "./fuse-mount.js";
 import { sessionFdsOf } from "./kept-session.js";
-import { readOnlyMountBits } from "./mount-flags.js";
-import { detach, deviceAt, deviceName } from "./mountpoint.js";
-import { raiseReadahead, Serving } from "./serving.js";
+import { detachFrom, type MountPlace } from "./mountpoint.js";
+import { Serving } from "./serving.js";
 
 /** The tree through our own FUSE session: mount(2) as root, fusermount3 otherwise. */
 export const fuseDriver: Driver = {
@@ -17,67 +13,63 @@ export const fuseDriver: Driver = {
   },
 
   async mount(request) {
-    const privileged = isRoot();
-    const fd = privileged ? mountAsRoot(request) : await mountThroughFusermount(request);
+    if (request.makeMount) return FuseMount.start(request, await request.makeMount(), async ({ device }) => device);
+    const made = await mountFuseAt(request);
     try {
-      return await FuseMount.start(request, fd, privileged);
+      return await FuseMount.start(request, made, (each) => finishFuseMount(request, each));
     } catch (error) {
-      await detach(request.mountpoint, privileged);
+      await detachFrom({ mountpoint: request.mountpoint, device: made.device, namespace: made.namespace }, isRoot());
       throw error;
     }
   },
 
   async adopt(request, kept) {
-    const { device } = kept.facts;
     const fds = sessionFdsOf(kept, request.mountpoint);
-    return FuseMount.adopt(request, fds, isRoot(), typeof device === "string" ? device : undefined);
+    return FuseMount.adopt(request, fds, placeOf(request, kept.facts));
   },
 };
 
-const isRoot = (): boolean => process.getuid?.() === 0;
+function placeOf({ mountpoint }: MountRequest, { device, namespace }: KeptMount["facts"]): MountPlace {
+  const text = (value: unknown) => (typeof value === "string" ? value : undefined);
+  return { mountpoint, device: text(device), namespace: text(namespace) };
+}
 
 class FuseMount implements Mounted {
   readonly driver = "fuse";
   readonly mountpoint: string;
   readonly ended: Promise<void>;
   readonly #serving: Serving;
-  readonly #privileged: boolean;
+  #place: MountPlace;
   #ending: Promise<void> | undefined;
-  /** "major:minor" of the mounted file system, once it has answered. */
-  #device: string | undefined;
 
-  private constructor(request: MountRequest, serving: Serving, privileged: boolean) {
-    this.mountpoint = request.mountpoint;
+  private constructor(place: MountPlace, serving: Serving) {
+    this.mountpoint = place.mountpoint;
     this.ended = serving.ended;
     this.#serving = serving;
-    this.#privileged = privileged;
+    this.#place = place;
   }
 
-  /** Takes the descriptor over, also when it fails; the mount itself is then the caller's to remove. */
-  static async start(request: MountRequest, fd: number, privileged: boolean): Promise<FuseMount> {
-    const mount = new FuseMount(request, new Serving(request, [fd], "tree"), privileged);
+  /** Takes the descriptor over, also when it fails; the mount itself is then the caller's to remove. `finish` resolves to the device. */
+  static async start(
+    request: MountRequest,
+    made: MadeMount,
+    finish: (made: MadeMount) => Promise<string | undefined>,
+  ): Promise<FuseMount> {
+    const { device, namespace } = made;
+    const place = { mountpoint: request.mountpoint, device, namespace };
+    const mount = new FuseMount(place, new Serving(request, [made.fd], "tree"));
     try {
-      const device = deviceName((await stat(request.mountpoint)).dev);
-      mount.#device = device;
-      if (privileged) await raiseReadahead(device);
+      mount.#place = { ...place, device: await finish(made) };
       return mount;
     } catch (error) {
       await mount.leave();
-      throw new OcifsError("io", `${request.mountpoint}: mounted, but it does not answer: ${messageOf(error)}`, {
-        cause: error,
-      });
+      throw error;
     }
   }
 
-  /** The same for a mount that is there: `device` is its "major:minor", where it is known. */
-  static async adopt(
-    request: MountRequest,
-    fds: readonly number[],
-    privileged: boolean,
-    device: string | undefined,
-  ): Promise<FuseMount> {
-    const mount = new FuseMount(request, new Serving(request, fds, "tree"), privileged);
-    mount.#device = device;
+  /** The same for a mount that is there. */
+  static async adopt(request: MountRequest, fds: readonly number[], place: MountPlace): Promise<FuseMount> {
+    const mount = new FuseMount(place, new Serving(request, fds, "tree"));
     try {
       // What the process before us had read and not answered waits for ever otherwise.
       mount.#serving.resend();
@@ -88,12 +80,20 @@ class FuseMount implements Mounted {
     }
   }
 
+  get namespace(): string | undefined {
+    return this.#place.namespace;
+  }
+
   stats(): DriverStats {
     return this.#serving.stats();
   }
 
   keep(): KeptMount {
-    return { fds: this.#serving.keptFds(), facts: this.#device === undefined ? {} : { device: this.#device } };
+    const { device, namespace } = this.#place;
+    return {
+      fds: this.#serving.keptFds(),
+      facts: { ...(device === undefined ? {} : { device }), ...(namespace === undefined ? {} : { namespace }) },
+    };
   }
 
   unmount(): Promise<void> {
@@ -111,23 +111,7 @@ class FuseMount implements Mounted {
   }
 
   async #unmount(): Promise<void> {
-    // Unmounting goes by path: what covers this mount, or took its place after umount -l, is not ours to remove.
-    if (!this.#serving.over && (this.#device === undefined || (await deviceAt(this.mountpoint)) === this.#device)) {
-      await detach(this.mountpoint, this.#privileged);
-    }
+    if (!this.#serving.over) await detachFrom(this.#place, isRoot());
     await this.#serving.stop();
   }
-}
-
-function mountAsRoot(request: MountRequest): number {
-  // As root the mount is for everybody, as every other mount is; the kernel checks permissions.
-  const data = [
-    "rootmode=40000",
-    "user_id=0",
-    "group_id=0",
-    "default_permissions",
-    "allow_other",
-    ...request.securityOptions,
-  ];
-  return mountFuse(request.mountpoint, request.sourceName, readOnlyMountBits(request.flags), data.join(","));
 }

@@ -6,7 +6,7 @@ import type { MountRequest } from "./driver.js";
 import { setFlags } from "./mount-flags.js";
 
 /** fusermount3 mounts for ordinary users and passes the descriptor over the socket named in _FUSE_COMMFD. */
-export async function mountThroughFusermount(request: MountRequest): Promise<number> {
+export async function mountThroughFusermount(request: Omit<MountRequest, "tree" | "onMiss">): Promise<number> {
   const [ours, theirs] = openSocketPair();
   try {
     const options = [

@@ -1,7 +1,8 @@
 import { spawn } from "node:child_process";
-import { readFile } from "node:fs/promises";
 import { OcifsError } from "../base/errors.js";
-import { unmount } from "../native/fuse.js";
+import { namespacePath } from "../base/mount-namespace.js";
+import { readMountTable } from "../base/mount-table.js";
+import { unmount } from "../native/mount.js";
 
 /** Unmounts, lazily when the mount is busy. A mount that is gone already is what was wanted. */
 export async function detach(mountpoint: string, privileged: boolean): Promise<void> {
@@ -10,12 +11,42 @@ export async function detach(mountpoint: string, privileged: boolean): Promise<v
     if (said === undefined || /not found|not mounted/i.test(said)) return;
     throw new OcifsError("io", `fusermount3 could not unmount ${mountpoint}: ${said}`);
   }
+  await unmountOrDetach(mountpoint);
+}
+
+/** A mount as its driver knows it. */
+export interface MountPlace {
+  readonly mountpoint: string;
+  /** "major:minor"; undefined when it has never answered. */
+  readonly device: string | undefined;
+  /** The mount namespace it is in, if that is not this process' own; see base/mount-namespace.ts. */
+  readonly namespace: string | undefined;
+}
+
+/** The same, unless something covers the mount or took its place after umount -l: that is not ours to remove. */
+export async function detachFrom(place: MountPlace, privileged: boolean): Promise<void> {
+  const { mountpoint, device, namespace } = place;
+  if (namespace === undefined) {
+    if (device === undefined || (await deviceAt(mountpoint)) === device) await detach(mountpoint, privileged);
+    return;
+  }
+  // A namespace in which no process is left is gone, and its mounts with it.
+  const path = await namespacePath(namespace);
+  if (path !== undefined)
+    await unmountOrDetach(mountpoint, { ...(device === undefined ? {} : { device }), namespace: path });
+}
+
+async function unmountOrDetach(
+  mountpoint: string,
+  only: { readonly device?: string; readonly namespace?: string } = {},
+): Promise<void> {
   try {
-    await unmount(mountpoint, false);
+    await unmount(mountpoint, false, only);
   } catch (error) {
     const errno = error instanceof OcifsError ? (error.cause as { errno?: number } | undefined)?.errno : undefined;
-    if (errno === 22) return; // EINVAL: no mountpoint any more
-    await unmount(mountpoint, true);
+    // EINVAL: no mountpoint any more. ENOENT: nor a directory.
+    if (errno === 22 || errno === 2) return;
+    await unmount(mountpoint, true, only);
   }
 }
 
@@ -41,8 +72,6 @@ export function deviceName(dev: number): string {
 }
 
 /** The device of the topmost mount at a path, undefined when none is there. Asks no file system, which might not answer. */
-export async function deviceAt(mountpoint: string): Promise<string | undefined> {
-  const path = mountpoint.replaceAll(/[ \t\n\\]/g, (c) => `\\${c.charCodeAt(0).toString(8).padStart(3, "0")}`);
-  const mounts = (await readFile("/proc/self/mountinfo", "utf8")).split("\n").map((line) => line.split(" "));
-  return mounts.findLast((fields) => fields[4] === path)?.[2];
+async function deviceAt(mountpoint: string): Promise<string | undefined> {
+  return (await readMountTable("self")).findLast(({ path }) => path === mountpoint)?.device;
 }

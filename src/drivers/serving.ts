@@ -6,14 +6,35 @@ import { type FuseFiles, FuseSession } from "../native/fuse.js";
 import type { DriverStats, KeptMount, MountRequest } from "./driver.js";
 import { nameSessionFds } from "./kept-session.js";
 
-/** Enough to keep all cores and a few waits for the disk busy; each costs a thread and 1 MiB of reply buffer. */
+/** Enough to keep all cores and a few waits for the disk busy; each costs a thread and two descriptors, here and with the keeper. */
 const WORKERS_MIN = 4;
 const WORKERS_MAX = 8;
+/** With many mounts in one process each has fewer, down to one: so many keep a machine busy, whoever's they are. */
+const WORKERS_OF_PROCESS = 64;
+
+/** Sessions of this process that have not ended. */
+let sessions = 0;
+
+function workersOfNextSession(): number {
+  const wanted = Math.min(WORKERS_MAX, Math.max(WORKERS_MIN, availableParallelism()));
+  return Math.max(1, Math.min(wanted, Math.floor(WORKERS_OF_PROCESS / (sessions + 1))));
+}
 
 /** As the kernel's readahead of the mount, so that sequential reads come in the largest requests FUSE has. */
 const READAHEAD_KIB = 1024;
 
-const noStats: DriverStats = { requests: 0, reads: 0, readBytes: 0, parked: 0, interrupted: 0, errors: 0 };
+const noTime = { seconds: 0, counts: [] };
+const noStats: DriverStats = {
+  requests: 0,
+  reads: 0,
+  readBytes: 0,
+  parked: 0,
+  interrupted: 0,
+  errors: 0,
+  waitedBytes: 0,
+  hitTime: noTime,
+  waitTime: noTime,
+};
 
 /** What a session needs of a mount; `mountpoint` is for messages. */
 export type ServingRequest = Pick<MountRequest, "mountpoint" | "tree" | "onMiss">;
@@ -32,6 +53,7 @@ export class Serving {
     this.ended = new Promise((resolve, reject) => {
       onEnd = (errno) => {
         this.#over = true;
+        sessions--;
         if (errno === 0) resolve();
         else reject(new OcifsError("io", `${request.mountpoint}: the FUSE session ended with errno ${errno}`));
       };
@@ -39,13 +61,14 @@ export class Serving {
     try {
       this.#session = new FuseSession({
         fds,
-        workers: Math.min(WORKERS_MAX, Math.max(WORKERS_MIN, availableParallelism())),
+        workers: workersOfNextSession(),
         files,
         image: request.tree.image,
         devices: request.tree.devices,
         onMiss: request.onMiss,
         onEnd: (errno) => onEnd(errno),
       });
+      sessions++;
     } catch (error) {
       for (const fd of fds) close(fd, () => undefined);
       throw error;

@@ -1,3 +1,4 @@
+import { homedir } from "node:os";
 import type { RegistryImage } from "../blob/registry-image.js";
 import type { Reference } from "../oci/reference.js";
 
@@ -9,6 +10,8 @@ export interface RegistryAccess {
   readonly timeoutMs?: number;
   /** Where `hosts.toml` files are looked for; default: the places that containerd and Docker look at. */
   readonly hostsDir?: string;
+  /** Where logins are looked for, in place of this process' own environment; see `loginEnvironment`. */
+  readonly loginEnv?: Readonly<Record<string, string>>;
 }
 
 /**
@@ -19,7 +22,7 @@ export async function connect(reference: Reference, access: RegistryAccess): Pro
   const { openRegistryImage } = await import("../blob/registry-image.js");
   const { findCredentials } = await import("../registry/credentials.js");
   const { findRegistryHosts } = await import("../registry/registry-hosts.js");
-  const { insecure, username, password, timeoutMs, hostsDir } = access;
+  const { insecure, username, password, timeoutMs, hostsDir, loginEnv } = access;
   return openRegistryImage(reference, {
     insecure,
     hosts: await findRegistryHosts(reference.registry, { directory: hostsDir, insecure }),
@@ -27,6 +30,7 @@ export async function connect(reference: Reference, access: RegistryAccess): Pro
       registry: reference.registry,
       ...(username === undefined ? {} : { username }),
       ...(password === undefined ? {} : { password }),
+      ...(loginEnv === undefined ? {} : { env: loginEnv, homeDirectory: loginEnv.HOME ?? homedir() }),
     }),
     ...(timeoutMs === undefined ? {} : { timeoutMs }),
   });

@@ -1,6 +1,7 @@
 import { setMaxListeners } from "node:events";
 import { setTimeout as delay } from "node:timers/promises";
 import { OcifsError, throwIfAborted } from "../base/errors.js";
+import type { Step, StepMarks } from "../base/steps.js";
 import type { BlobSource } from "../blob/blob-source.js";
 import { alignToBlocks, type CompressedFile, isCacheWriteFailure } from "../cache/compressed-file.js";
 import { type CacheRoom, unlimitedRoom } from "../cache/room.js";
@@ -28,6 +29,8 @@ export interface NeedOptions {
   readonly signal?: AbortSignal | undefined;
   /** Demand overtakes prefetch at the source, is never slowed down, and takes over from prefetch what it needs. Default: demand. */
   readonly priority?: TransferPriority | undefined;
+  /** Told what the wait was for. */
+  readonly marks?: StepMarks | undefined;
   /** For prefetch. */
   readonly pace?: Pace | undefined;
   /** Fail when the disk cannot be written or has no room, instead of going on in memory. */
@@ -144,6 +147,7 @@ export class RangeFetcher implements AsyncDisposable {
       const overlapping = [...this.#transfers].filter((t) => t.overlaps(wanted));
       // A rejection of any of them must be handled, also when another one rejected first.
       const reached = await Promise.all(overlapping.map((t) => t.reached(Math.min(t.end, wanted.end), options.signal)));
+      for (const transfer of overlapping) options.marks?.adopt(transfer.marks);
       roomLess ||= overlapping.some((t) => t.refused);
       // What was left to others is no sign of trouble.
       if (reached.every(Boolean)) tries++;
@@ -383,7 +387,8 @@ export class RangeFetcher implements AsyncDisposable {
       };
       const { waitingSinceMs } = transfer;
       const waiting = waitingSinceMs === undefined ? {} : { waitingSinceMs };
-      const options = { signal, priority: transfer.priority, onStart, ...waiting };
+      const onStep = (step: Step) => transfer.marks.mark(step);
+      const options = { signal, priority: transfer.priority, onStart, onStep, ...waiting };
       for await (const chunk of this.#source.fetchRange(part.begin, part.end - part.begin, options)) {
         transfer.flowing = true;
         transfer.waitingSinceMs = undefined;
@@ -392,6 +397,7 @@ export class RangeFetcher implements AsyncDisposable {
           throw noRoom(this.#source);
         }
         await writer.append(chunk);
+        transfer.marks.mark("body");
         if (writer.frontier >= Math.min(part.end, transfer.end)) this.#reportComplete();
         transfer.advance(writer.frontier);
         if (writer.frontier >= transfer.end && transfer.end < part.end) return;

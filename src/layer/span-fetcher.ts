@@ -1,10 +1,11 @@
 import { isOcifsError, type OcifsError, throwIfAborted } from "../base/errors.js";
-import { SPAN_SUSPECT, type SpanStore } from "../native/layer.js";
+import { StepMarks } from "../base/steps.js";
+import { type FillTimes, SPAN_SUSPECT, type SpanStore } from "../native/layer.js";
 import type { ByteRange } from "../native/sparse.js";
 import { waitShared } from "../registry/abort.js";
 import type { RangeFetcher } from "./range-fetcher.js";
 import { type Ahead, ReadAhead } from "./read-ahead.js";
-import { SpanProvider } from "./span-provider.js";
+import { type EnsureOptions, SpanProvider } from "./span-provider.js";
 import { neighboursIn, type SpanRange } from "./span-ranges.js";
 import { reserveSpan, type SpanRoom } from "./span-room.js";
 import { Speculation } from "./speculation.js";
@@ -30,6 +31,8 @@ export interface SpanFetcherOptions extends SpanRoom {
 export class SpanFetcher extends SpanProvider {
   readonly #o: SpanFetcherOptions;
   readonly #inFlight = new Map<number, Promise<void>>();
+  /** What the spans in flight have waited for so far. */
+  readonly #marks = new Map<number, StepMarks>();
   readonly #speculation: Speculation;
   readonly #readAhead: ReadAhead;
   readonly #goodWindows = new Set<number>();
@@ -43,11 +46,7 @@ export class SpanFetcher extends SpanProvider {
     this.#readAhead = new ReadAhead(this.#speculation, options.table.spanCount);
   }
 
-  override async ensure(
-    first: number,
-    last: number,
-    options: { fileEndSpan?: number; signal?: AbortSignal; tries?: number } = {},
-  ): Promise<void> {
+  override async ensure(first: number, last: number, options: EnsureOptions = {}): Promise<void> {
     throwIfAborted(options.signal, "read");
     this.throwIfRefused();
     using _ = this.hold(first, last);
@@ -66,7 +65,12 @@ export class SpanFetcher extends SpanProvider {
     // Behind what is wanted now.
     for (const plan of plans) void this.#o.fetcher.ahead(this.#bytesOf(plan), plan.giveUp);
     const pending = absent.map((span) => (joined.has(span) ? this.#joined(span) : this.#inFlight.get(span)));
-    await waitShared(Promise.all(pending), "read", options.signal);
+    const marks = options.marks && absent.map((span) => this.#marks.get(span));
+    try {
+      await waitShared(Promise.all(pending), "read", options.signal);
+    } finally {
+      for (const each of marks ?? []) if (each) options.marks?.adopt(each);
+    }
   }
 
   /**
@@ -123,7 +127,12 @@ export class SpanFetcher extends SpanProvider {
   }
 
   #start(span: number): void {
-    const work = this.#makePresent(span).finally(() => this.#inFlight.delete(span));
+    const marks = new StepMarks();
+    this.#marks.set(span, marks);
+    const work = this.#makePresent(span, marks).finally(() => {
+      this.#inFlight.delete(span);
+      this.#marks.delete(span);
+    });
     this.#inFlight.set(span, work);
     // A caller that left must not turn a failure into an unhandled rejection; those who wait get it.
     work.catch(noteHandled);
@@ -140,53 +149,58 @@ export class SpanFetcher extends SpanProvider {
     return { begin: table.compressedRange(first).begin, end: table.compressedRange(last).end };
   }
 
-  async #makePresent(span: number): Promise<void> {
+  async #makePresent(span: number, marks: StepMarks): Promise<void> {
     const { store, table } = this.#o;
     if (store.state(span) === SPAN_SUSPECT && (await store.checkSuspect(span, table.digest(span)))) return;
-    const damage = await this.#fill(span);
+    const damage = await this.#fill(span, marks);
     if (damage === undefined) return;
     // What lies in the cache may have been damaged there; bytes fresh from the source decide.
     this.#o.onRefetch(span, damage.message);
     // Without a digest the span before it has been decoded as well, to check the window.
     const first = table.digest(span) || span === 0 ? span : span - 1;
     await this.#o.fetcher.discard(this.#bytesOf({ first, last: span }));
-    const stillDamaged = await this.#fill(span);
+    const stillDamaged = await this.#fill(span, marks);
     if (stillDamaged) throw stillDamaged;
   }
 
   /** Resolves to what is wrong with the bytes that the span is made from; a failure to get them is thrown. */
-  async #fill(span: number): Promise<OcifsError | undefined> {
+  async #fill(span: number, marks: StepMarks): Promise<OcifsError | undefined> {
     const { table, checkWindows } = this.#o;
     const digest = table.digest(span);
     if (checkWindows && !digest && table.decodeInput(span).windowOffset >= 0 && !this.#goodWindows.has(span)) {
-      const damage = await this.#decode(span - 1, true);
+      const damage = await this.#decode(span - 1, true, marks);
       if (damage) return damage;
       this.#goodWindows.add(span);
     }
-    const damage = await this.#decode(span, false);
+    const damage = await this.#decode(span, false, marks);
     if (!damage && !digest && span + 1 < table.spanCount) this.#goodWindows.add(span + 1);
     return damage;
   }
 
-  async #decode(span: number, discard: boolean): Promise<OcifsError | undefined> {
+  async #decode(span: number, discard: boolean, marks: StepMarks): Promise<OcifsError | undefined> {
     for (;;) {
-      const result = await this.#tryDecode(span, discard);
+      const result = await this.#tryDecode(span, discard, marks);
       if (result !== "busy") return result === "done" ? undefined : result;
       await this.pauseWhileBusy();
     }
   }
 
   /** `busy`: somebody is at the span, or it was evicted meanwhile. An error: the bytes are wrong. */
-  async #tryDecode(span: number, discard: boolean): Promise<"done" | "busy" | OcifsError> {
+  async #tryDecode(span: number, discard: boolean, marks: StepMarks): Promise<"done" | "busy" | OcifsError> {
     const { store, table, fetcher } = this.#o;
     const range = table.compressedRange(span);
     this.throwIfRefused();
-    const lease = await fetcher.need(range, { signal: this.closing.signal });
+    const lease = await fetcher.need(range, { signal: this.closing.signal, marks });
     try {
       // It may have come while the bytes did; nothing of such a blob must be written any more.
       this.throwIfRefused();
       using room = discard || this.#fleeting.delete(span) ? undefined : await reserveSpan(this.#o, span);
-      const degraded = await store.fill({
+      const onTimes = ({ beganMs, filledMs, digestMs }: FillTimes) => {
+        marks.mark("queue", beganMs);
+        marks.mark("decode", filledMs - digestMs);
+        marks.mark("digest", filledMs);
+      };
+      const input = {
         span,
         gzip: table.encoding === "gzip",
         fd: lease.fd,
@@ -195,7 +209,8 @@ export class SpanFetcher extends SpanProvider {
         digest: table.digest(span),
         discard,
         onlyMemory: !discard && room === undefined,
-      });
+      };
+      const degraded = await store.fill(input, onTimes);
       if (degraded !== undefined) this.#o.onDegraded(degraded);
       return "done";
     } catch (error) {

@@ -1,10 +1,19 @@
 import { setMaxListeners } from "node:events";
 import { setTimeout as delay } from "node:timers/promises";
 import { OcifsError, throwIfAborted } from "../base/errors.js";
+import type { StepMarks } from "../base/steps.js";
 import type { SpanRange } from "./span-ranges.js";
 
 /** Between two tries to write a span that is being evicted, or that finds the memory full of others. */
 const BUSY_POLL_MS = 20;
+
+export interface EnsureOptions {
+  readonly fileEndSpan?: number;
+  readonly signal?: AbortSignal;
+  readonly tries?: number;
+  /** Told what the wait was for, as far as the provider knows. */
+  readonly marks?: StepMarks;
+}
 
 /** Makes spans of a layer present in its SpanStore. Implementations: span by span, or the whole layer in one pass. */
 export abstract class SpanProvider implements AsyncDisposable {
@@ -22,11 +31,7 @@ export abstract class SpanProvider implements AsyncDisposable {
    * ahead can make sense. A cancelled caller leaves; the work goes on for others. `tries` counts how often this caller has
    * found spans gone before it could read them: after a few they are kept in memory, where no other process gives them up.
    */
-  abstract ensure(
-    first: number,
-    last: number,
-    options?: { readonly fileEndSpan?: number; readonly signal?: AbortSignal; readonly tries?: number },
-  ): Promise<void>;
+  abstract ensure(first: number, last: number, options?: EnsureOptions): Promise<void>;
 
   /**
    * Makes one span present for nobody who waits for it: without reading ahead, and without a word about how the layer is

@@ -1,4 +1,5 @@
 import { OcifsError } from "../base/errors.js";
+import { StepMarks } from "../base/steps.js";
 import type { CompressedFile } from "../cache/compressed-file.js";
 import type { ByteRange } from "../native/sparse.js";
 import { fetchSizes } from "./fetch-sizes.js";
@@ -31,6 +32,8 @@ export class Transfer {
   flowing = false;
   /** There was no room for its bytes: who needs them does without the disk. */
   refused = false;
+  /** What its bytes waited for so far. */
+  readonly marks = new StepMarks();
   readonly #waiters = new Set<Waiter>();
   readonly #stop = new AbortController();
   readonly #promotion = new AbortController();

@@ -11,6 +11,25 @@ export interface FuseStats {
   readonly interrupted: number;
   /** Requests that were answered with EIO. */
   readonly errors: number;
+  /** Bytes of reads that had to wait, part of `readBytes`. */
+  readonly waitedBytes: number;
+  /** Of reads that were answered at once. */
+  readonly hitTime: DurationCounts;
+  /** Of reads that had to wait, until they were answered. */
+  readonly waitTime: DurationCounts;
+}
+
+/** How often something took how long. */
+export interface DurationCounts {
+  /** All together. */
+  readonly seconds: number;
+  /** Those that took less than `durationLimitSeconds(i)`, and not less than the one before. Empty: none at all. */
+  readonly counts: readonly number[];
+}
+
+/** Upper ends of the buckets of DurationCounts; the last bucket has none (native/fuse/counters.h). */
+export function durationLimitSeconds(bucket: number): number {
+  return 2 ** (12 + bucket) / 1e9;
 }
 
 interface NativeFuseSession {
@@ -21,8 +40,6 @@ interface NativeFuseSession {
 }
 
 const native = addon as unknown as {
-  mountFuse(target: string, source: string, flags: number, data: string): number;
-  unmount(target: string, lazy: boolean): Promise<void>;
   socketPair(): [number, number];
   receiveFd(socketFd: number): Promise<number>;
   FuseSession: new (options: {
@@ -31,7 +48,7 @@ const native = addon as unknown as {
     files: FuseFiles;
     image: unknown;
     devices: unknown[];
-    onMiss: (device: number, first: number, last: number, fileEndSpan: number) => void;
+    onMiss: (device: number, first: number, last: number, fileEndSpan: number, parkedMs: number) => void;
     onEnd: (errno: number) => void;
   }) => NativeFuseSession;
 };
@@ -41,16 +58,6 @@ const native = addon as unknown as {
  * of the layers (`devices`), or all in one, in the image's flat address space (`flat`). See native/fuse/device_files.h.
  */
 export type FuseFiles = "tree" | "devices" | "flat";
-
-/** mount(2) of a new FUSE file system (needs CAP_SYS_ADMIN); returns its /dev/fuse descriptor. */
-export function mountFuse(target: string, source: string, flags: number, data: string): number {
-  return callNative(() => native.mountFuse(target, source, flags, data));
-}
-
-/** umount2(2); `lazy` detaches a busy mount. */
-export function unmount(target: string, lazy: boolean): Promise<void> {
-  return awaitNative(() => native.unmount(target, lazy));
-}
 
 /** A connected pair of Unix sockets, close-on-exec. */
 export function openSocketPair(): [number, number] {
@@ -74,8 +81,8 @@ export class FuseSession {
     image: ErofsImage;
     /** In the order of the tarindex' device slots. */
     devices: readonly SpanStore[];
-    /** A read waits for spans [first, last] of `device` (1-based); the file goes on to `fileEndSpan`. */
-    onMiss: (device: number, first: number, last: number, fileEndSpan: number) => void;
+    /** A read waits for spans [first, last] of `device` (1-based); the file goes on to `fileEndSpan`; since `parkedMs` of process.hrtime. */
+    onMiss: (device: number, first: number, last: number, fileEndSpan: number, parkedMs: number) => void;
     /** All workers have left: 0 when unmounted or stopped, else the errno. */
     onEnd: (errno: number) => void;
   }) {

@@ -23,6 +23,16 @@ export interface FillInput {
   readonly onlyMemory: boolean;
 }
 
+/** Where the time of a fill went that succeeded. Times are those of CLOCK_MONOTONIC, in ms. */
+export interface FillTimes {
+  /** A pool thread took it. */
+  readonly beganMs: number;
+  /** All is decoded, written and checked; 0 when another process was faster. */
+  readonly filledMs: number;
+  /** How long of that was hashing. */
+  readonly digestMs: number;
+}
+
 /** When a span on disk was last read or written: greater is later, comparable over all stores of this process. */
 export interface SpanUse {
   readonly span: number;
@@ -56,7 +66,7 @@ export interface NativeSpanStore {
   stats(): SpanStoreStats;
   spanAt(offset: number): number;
   read(offset: number, into: Uint8Array): Promise<true | { first: number; last: number }>;
-  fill(input: FillInput): Promise<string | undefined>;
+  fill(input: FillInput): Promise<FillTimes & { readonly degraded?: string }>;
   checkSuspect(span: number, digest: Uint8Array | undefined): Promise<boolean>;
   fail(first: number, last: number, errno: number): void;
   flushClean(): Promise<void>;
@@ -129,8 +139,10 @@ export class SpanStore {
    * Decodes, checks, writes and commits a span. Resolves to the reason when the disk cache was given up on the way. `busy`
    * when it was evicted meanwhile or memory is full of spans being written: try again in a moment.
    */
-  fill(input: FillInput): Promise<string | undefined> {
-    return awaitNative(() => this.handle.fill(input));
+  async fill(input: FillInput, onTimes?: (times: FillTimes) => void): Promise<string | undefined> {
+    const { degraded, ...times } = await awaitNative(() => this.handle.fill(input));
+    onTimes?.(times);
+    return degraded;
   }
   /** Settles a suspect span by its digest; false (and absent) when it is wrong or no digest is known. */
   checkSuspect(span: number, digest: Uint8Array | undefined): Promise<boolean> {

@@ -15,7 +15,10 @@ export interface KernelErofsMount {
 const native = addon as unknown as {
   mountFuseDetached(): { fuseFd: number; mountFd: number };
   mountErofs(mount: KernelErofsMount): Promise<number>;
-  attachMount(fd: number, target: string): Promise<void>;
+  attachMount(fd: number, target: string, namespace?: string): Promise<void>;
+  mountFuse(target: string, source: string, flags: number, data: string, namespace?: string): Promise<MadeFuseMount>;
+  unmount(target: string, lazy: boolean, device?: string, namespace?: string): Promise<void>;
+  findDirectory(path: string, namespace?: string): Promise<string>;
   probeFileSystem(type: string): Promise<void>;
 };
 
@@ -33,8 +36,44 @@ export function mountErofs(mount: KernelErofsMount): Promise<number> {
 }
 
 /** Attaches a mount that has no path to one, where it stays without the descriptor. */
-export function attachMount(fd: number, target: string): Promise<void> {
-  return awaitNative(() => native.attachMount(fd, target));
+export function attachMount(fd: number, target: string, namespace?: string): Promise<void> {
+  return awaitNative(() => native.attachMount(fd, target, namespace));
+}
+
+/** A FUSE mount that was made just now and that nobody serves yet. */
+export interface MadeFuseMount {
+  /** Of /dev/fuse. */
+  readonly fd: number;
+  /** "major:minor". */
+  readonly device: string;
+}
+
+/**
+ * mount(2) of a new FUSE file system (needs CAP_SYS_ADMIN). Here and below `namespace` is the path of another mount namespace, such as
+ * /proc/PID/ns/mnt, that paths are meant in.
+ */
+export function mountFuse(
+  target: string,
+  source: string,
+  flags: number,
+  data: string,
+  namespace?: string,
+): Promise<MadeFuseMount> {
+  return awaitNative(() => native.mountFuse(target, source, flags, data, namespace));
+}
+
+/** umount2(2); `lazy` detaches a busy mount. With `only`, nothing is done unless the topmost mount there is of this device and in this namespace. */
+export function unmount(
+  target: string,
+  lazy: boolean,
+  only: { readonly device?: string; readonly namespace?: string } = {},
+): Promise<void> {
+  return awaitNative(() => native.unmount(target, lazy, only.device, only.namespace));
+}
+
+/** The real path of a directory whose file system answers; `io` with the errno in its cause. */
+export function findDirectory(path: string, namespace?: string): Promise<string> {
+  return awaitNative(() => native.findDirectory(path, namespace));
 }
 
 /** Rejects with `unsupported` and the reason when this process cannot have the file system type; loads its module when needed. */

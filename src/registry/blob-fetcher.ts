@@ -1,5 +1,6 @@
 import { OcifsError, throwIfAborted } from "../base/errors.js";
 import { limits } from "../base/limits.js";
+import type { Step } from "../base/steps.js";
 import type { Digest } from "../oci/digest.js";
 import { LinkedSignal } from "./abort.js";
 import type { Clock } from "./clock.js";
@@ -42,6 +43,8 @@ export interface RangeOptions {
   /** Called when a connection is free for the request, and again for each that resumes it. */
   readonly onStart?: (() => void) | undefined;
   /** See FetchOptions. */
+  readonly onStep?: ((step: Step) => void) | undefined;
+  /** See FetchOptions. */
   readonly waitingSinceMs?: number | undefined;
 }
 
@@ -64,6 +67,7 @@ interface Fetch {
   readonly patience: Patience;
   readonly priority: Priority;
   readonly onStart: (() => void) | undefined;
+  readonly onStep: ((step: Step) => void) | undefined;
 }
 
 /** Answers of a remembered redirect target that mean "ask the registry again": expired, revoked, moved. */
@@ -108,9 +112,9 @@ export class BlobFetcher {
     using patience = new Patience(this.#context.retry.timeoutMs, what, this.#context.activity, options.waitingSinceMs);
     using linked = new LinkedSignal(options.signal, this.#context.lifetime, patience.signal);
     const { signal } = linked;
-    const { priority = "demand", onStart } = options;
+    const { priority = "demand", onStart, onStep } = options;
     try {
-      yield* this.#persist(offset, end, { what, signal, patience, priority, onStart });
+      yield* this.#persist(offset, end, { what, signal, patience, priority, onStart, onStep });
     } catch (error) {
       // Whatever it was that patience ended, this is why.
       throw signal.aborted && signal.reason === patience.signal.reason ? signal.reason : error;
@@ -155,7 +159,8 @@ export class BlobFetcher {
     const { what, signal, patience, priority, onStart } = fetch;
     using _place = await patience.queue(this.#context.gate.enter(priority, signal));
     onStart?.();
-    const { response, endpoint } = await this.#open(wanted, what, signal);
+    fetch.onStep?.("queue");
+    const { response, endpoint } = await this.#open(wanted, fetch);
     using _closed = response;
     try {
       yield* this.#bytesOf(response, wanted, what);
@@ -189,7 +194,7 @@ export class BlobFetcher {
     }
   }
 
-  async #open(wanted: WantedRange, what: string, signal: AbortSignal): Promise<Opened> {
+  async #open(wanted: WantedRange, { what, signal, onStep }: Fetch): Promise<Opened> {
     const { repository, digest } = this.location;
     const headers = { accept: "*/*", ...(this.#isWhole(wanted) ? {} : { range: rangeHeader(wanted) }) };
     const request: RegistryRequest = {
@@ -199,6 +204,7 @@ export class BlobFetcher {
       what,
       signal,
       stats: this.stats,
+      onStep,
       authorization: this.location.authorization?.(),
     };
     const remembered = await this.#openRemembered(request);

@@ -1,3 +1,4 @@
+import type { Step } from "../base/steps.js";
 import type { Authenticator } from "./auth.js";
 import type { Clock } from "./clock.js";
 import type { HttpResponse } from "./http-response.js";
@@ -16,6 +17,8 @@ export interface RegistryRequest {
   readonly what: string;
   readonly signal: AbortSignal;
   readonly stats: TransferStats;
+  /** Called when a step ends that the answer had to wait for. */
+  readonly onStep?: ((step: Step) => void) | undefined;
 }
 
 /** A stale token, then one that another request got but that the server forgot in the meantime. */
@@ -54,6 +57,7 @@ export class Requester {
     }
     for (let logins = 0; ; logins++) {
       const header = await this.#auth.header({ repository, what, signal });
+      request.onStep?.("token");
       const authorization = header === undefined ? undefined : { origin, header };
       const response = await this.#transport.send({ ...request, url, authorization });
       if (isSuccess(response)) return response;

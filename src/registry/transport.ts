@@ -1,5 +1,6 @@
 import { OcifsError, throwIfAborted } from "../base/errors.js";
 import { limits } from "../base/limits.js";
+import type { Step } from "../base/steps.js";
 import type { AddressPolicy } from "./address-policy.js";
 import type { ClientCertificate } from "./hosts-file.js";
 import { HttpResponse } from "./http-response.js";
@@ -41,6 +42,8 @@ export interface HttpRequest {
   readonly what: string;
   readonly signal: AbortSignal;
   readonly stats: TransferStats;
+  /** Called when a step ends that the answer had to wait for. */
+  readonly onStep?: ((step: Step) => void) | undefined;
 }
 
 /** Reads of a mount come in bursts; a server that closes earlier says so, or costs one retry. */
@@ -73,6 +76,7 @@ export class Transport implements AsyncDisposable {
       if (request.method === "POST" || location === undefined || !redirectStatuses.has(response.status))
         return response;
       await response.discard();
+      request.onStep?.("redirect");
       if (redirects >= limits.redirects) {
         throw new RegistryError(
           "network",
@@ -106,7 +110,7 @@ export class Transport implements AsyncDisposable {
   }
 
   async #sendOnce(request: HttpRequest): Promise<HttpResponse> {
-    const { url, signal, what, stats, authorization } = request;
+    const { url, signal, what, stats, authorization, onStep } = request;
     throwIfAborted(signal, what);
     const headers: Record<string, string> = {
       "user-agent": "ocifs",
@@ -123,8 +127,10 @@ export class Transport implements AsyncDisposable {
         path: `${url.pathname}${url.search}`,
         headers,
         signal,
+        ...(onStep === undefined ? {} : { onConnected: () => onStep("connection") }),
         ...(request.body === undefined ? {} : { body: request.body }),
       });
+      onStep?.("first byte");
       return new HttpResponse(data, { url, what, signal, stats });
     } catch (error) {
       throw fromTransport(error, `${what}: ${url.host}`, signal);

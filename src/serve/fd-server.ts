@@ -4,34 +4,45 @@ import { isOcifsError, messageOf, OcifsError } from "../base/errors.js";
 import { limits } from "../base/limits.js";
 import type { Log } from "../base/log.js";
 import { acceptSocket, connectSocket, listenSocket, type Peer, SocketPoller } from "../native/fdpass.js";
-import { Connection } from "./connection.js";
 import { FdSocket } from "./fd-socket.js";
-import type { MethodTable } from "./methods.js";
 
-/** Answers JSON-RPC and varlink on a Unix socket that passes descriptors, to its own user and to root. */
+/** What a server makes of a connection; it closes the socket when it ends. */
+export interface FdClientHandler {
+  /** Serves it to its end. */
+  run(): Promise<void>;
+  close(): void;
+}
+
+export interface FdServerOptions {
+  /** One for each client. */
+  readonly open: (socket: FdSocket) => FdClientHandler;
+  /** Without it: this user and root. */
+  readonly admits?: (peer: Peer) => boolean;
+  readonly log: Log;
+}
+
+/** A Unix socket that passes descriptors, and its clients. */
 export class FdServer implements AsyncDisposable {
   readonly path: string;
   readonly #listener: number;
   readonly #poller: SocketPoller;
-  readonly #methods: MethodTable;
-  readonly #log: Log;
-  readonly #connections = new Map<Connection, Promise<void>>();
+  readonly #o: FdServerOptions;
+  readonly #connections = new Map<FdClientHandler, Promise<void>>();
   #accepting: Promise<void> | undefined;
   #closed: Promise<void> | undefined;
 
-  private constructor(path: string, listener: number, poller: SocketPoller, methods: MethodTable, log: Log) {
+  private constructor(path: string, listener: number, poller: SocketPoller, options: FdServerOptions) {
     this.path = path;
     this.#listener = listener;
     this.#poller = poller;
-    this.#methods = methods;
-    this.#log = log;
+    this.#o = options;
   }
 
-  /** Takes the place of a socket whose server is dead; `busy` when one lives. `poller` is the server's from now on. */
-  static async listen(path: string, methods: MethodTable, log: Log): Promise<FdServer> {
+  /** Takes the place of a socket whose server is dead; `busy` when one lives. */
+  static async listen(path: string, options: FdServerOptions): Promise<FdServer> {
     await removeDead(path);
     const listener = listenSocket(path, limits.serveConnections);
-    const server = new FdServer(path, listener, new SocketPoller(), methods, log);
+    const server = new FdServer(path, listener, new SocketPoller(), options);
     server.#accepting = server.#accept();
     return server;
   }
@@ -57,26 +68,27 @@ export class FdServer implements AsyncDisposable {
         for (let peer = acceptSocket(this.#listener); peer; peer = acceptSocket(this.#listener)) this.#admit(peer);
       } catch (error) {
         // Out of descriptors, for one: those who wait are served when others have gone.
-        this.#log.warn("a client cannot be accepted", { reason: messageOf(error) });
+        this.#o.log.warn("a client cannot be accepted", { reason: messageOf(error) });
         await new Promise((resolve) => setTimeout(resolve, 100));
       }
     }
   }
 
   #admit(peer: Peer): void {
-    const allowed = peer.uid === process.geteuid?.() || peer.uid === 0;
+    const admits = this.#o.admits ?? (({ uid }: Peer) => uid === process.geteuid?.() || uid === 0);
+    const allowed = admits(peer);
     if (!allowed || this.#connections.size >= limits.serveConnections) {
-      this.#log.warn(allowed ? "too many clients; one was turned away" : "a client of another user was turned away", {
+      this.#o.log.warn(allowed ? "too many clients; one was turned away" : "a client of another user was turned away", {
         pid: peer.pid,
         uid: peer.uid,
       });
       closeSync(peer.fd);
       return;
     }
-    const connection = new Connection(new FdSocket(peer.fd, this.#poller), this.#methods);
+    const connection = this.#o.open(new FdSocket(peer.fd, this.#poller));
     const running = connection
       .run()
-      .catch((error: unknown) => this.#log.error("a connection has failed", { reason: messageOf(error) }))
+      .catch((error: unknown) => this.#o.log.error("a connection has failed", { reason: messageOf(error) }))
       .finally(() => this.#connections.delete(connection));
     this.#connections.set(connection, running);
   }

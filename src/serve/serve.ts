@@ -4,6 +4,7 @@ import type { Log } from "../base/log.js";
 import { CacheDirectory } from "../cache/cache-directory.js";
 import { SocketPoller } from "../native/fdpass.js";
 import { CachedLayers } from "./cached-layers.js";
+import { Connection } from "./connection.js";
 import { FdServer } from "./fd-server.js";
 import { LayerStreams } from "./layer-streams.js";
 import type { Mounter } from "./mount-methods.js";
@@ -20,7 +21,8 @@ export async function serveCache(cacheDir: string, path: string, mounter: Mounte
     cleanup.defer(() => poller[Symbol.dispose]());
     const layers = new CachedLayers(cache, log);
     const streams = cleanup.add(new LayerStreams(layers, poller));
-    cleanup.add(await FdServer.listen(path, storeMethods(layers, streams, mounter, log), log));
+    const methods = storeMethods(layers, streams, mounter, log);
+    cleanup.add(await FdServer.listen(path, { open: (socket) => new Connection(socket, methods), log }));
     return cleanup;
   } catch (error) {
     await cleanup[Symbol.asyncDispose]();

@@ -126,9 +126,8 @@ function mountArguments(request: MountRequest): string[] {
 /** Asks the daemons themselves: a start of Node for each question would be measured too. */
 async function statusOf({ runtimeDirectory, directory }: MountRequest): Promise<MountStatus> {
   const { answers, failures } = await callAllDaemons(runtimeDirectory, "status");
-  const found = (answers as DaemonStatus[])
-    .flatMap(({ mounts }) => mounts)
-    .find((mount) => mount.mountpoint === directory);
+  const mounts = (answers as DaemonStatus[]).flatMap((daemon) => daemon.mounts);
+  const found = mounts.find((mount) => mount.mountpoint === directory);
   if (found === undefined) throw failures[0] ?? new Error(`no daemon knows the mount ${directory}`);
   return found;
 }

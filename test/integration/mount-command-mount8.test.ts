@@ -60,6 +60,25 @@ test("mount -t ocifs and umount", async (t) => {
   assert.deepEqual(await sandbox.mounts(), [], `nothing of it is seen outside: ${mountpoint}`);
 });
 
+test("mount -N mounts in another mount namespace", async (t) => {
+  if (!requireRootAndFuse(t)) return;
+  const { run } = await setStage(t);
+  const done = await run(`
+    coproc OTHER { exec unshare --mount sh -c 'echo; exec cat'; }
+    read -r _ <&"\${OTHER[0]}"
+    mount -N "$OTHER_PID" -t ocifs "$BLOB" "$DIR/mnt" -o "$INDEX,cachedir=$DIR/cache"
+    ls mnt | wc -l
+    inside() { nsenter --mount --target "$OTHER_PID" "$@"; }
+    inside cat "$DIR/mnt/hello"
+    inside umount "$DIR/mnt"
+    set +e; mount -N "$$" -t ocifs "$BLOB" "$DIR/none"; echo "$?"; mount.ocifs "$BLOB" "$DIR/mnt" -N "$DIR/fstab"; echo "$?"`);
+  assert.deepEqual(
+    done.stdout.split("\n").map((line) => line.trim()),
+    ["0", "hello", "1", "1", ""],
+  );
+  assert.match(done.stderr, /none: it does not exist.*\n.*fstab: it is no mount namespace|it is no mount namespace/s);
+});
+
 test("mount by an entry of fstab, also with everything else that stands there", async (t) => {
   if (!requireRootAndFuse(t)) return;
   const { sandbox, layer, mountpoint, run } = await setStage(t);

@@ -12,6 +12,7 @@ import { decodeStream, importStream, type StreamFormat } from "../../src/content
 import { SocketPoller } from "../../src/native/fdpass.js";
 import { openSocketPair } from "../../src/native/fuse.js";
 import type { Digest } from "../../src/oci/digest.js";
+import { Connection } from "../../src/serve/connection.js";
 import { FdClient } from "../../src/serve/fd-client.js";
 import { FdServer } from "../../src/serve/fd-server.js";
 import { FdSocket } from "../../src/serve/fd-socket.js";
@@ -49,7 +50,10 @@ async function startServer(t: TestContext, onGone?: () => void): Promise<string>
   const directory = await tempDirectory(t);
   const file = join(directory, "file");
   await writeFile(file, "content");
-  const server = await FdServer.listen(join(directory, "s"), methods(file, onGone), silentLog);
+  const server = await FdServer.listen(join(directory, "s"), {
+    open: (socket) => new Connection(socket, methods(file, onGone)),
+    log: silentLog,
+  });
   t.after(() => server[Symbol.asyncDispose]());
   return server.path;
 }
@@ -190,7 +194,10 @@ test("more descriptors than a client takes are refused by it", async (t) => {
 test("the socket is its owner's, and has one server", async (t) => {
   const path = await startServer(t);
   assert.equal((await stat(path)).mode & 0o777, 0o600);
-  await rejectsWith(FdServer.listen(path, methods(""), silentLog), "busy");
+  await rejectsWith(
+    FdServer.listen(path, { open: (socket) => new Connection(socket, methods("")), log: silentLog }),
+    "busy",
+  );
   assert.equal(await answerOf(path, "ping"), "pong");
 });
 

@@ -122,6 +122,23 @@ export class Stage implements AsyncDisposable {
     return mountpoint;
   }
 
+  /** `ocifs daemon`, which serves the mounts that are made from now on; its pid, and that of the process to be ended with it. */
+  async startDaemon(): Promise<{ readonly pid: number; readonly stop: () => Promise<void> }> {
+    const child = spawn(process.execPath, [ocifsProgram, "daemon"], { env: this.#env, stdio: "ignore" });
+    const exited = once(child, "exit");
+    let pid: number | undefined;
+    await until("ocifs daemon does not answer", async () => {
+      const { answers } = await callAllDaemons(this.#runtime, "status");
+      pid = (answers as DaemonStatus[]).find(({ shared }) => shared)?.pid;
+      return pid !== undefined;
+    });
+    const stop = async () => {
+      child.kill("SIGTERM");
+      await exited;
+    };
+    return { pid: pid ?? 0, stop };
+  }
+
   /** Every mount that a daemon of ours knows; a daemon that is just dying or starting says nothing. */
   async statuses(): Promise<MountStatus[]> {
     const { answers } = await callAllDaemons(this.#runtime, "status");
@@ -138,6 +155,11 @@ export class Stage implements AsyncDisposable {
     await unmount(mountpoint);
     this.#mountpoints.delete(mountpoint);
     await until(`${mountpoint} is still in ocifs status`, async () => (await this.status(mountpoint)) === undefined);
+  }
+
+  /** For mounts that their daemon takes away when it ends. */
+  forget(mountpoints: readonly string[]): void {
+    for (const mountpoint of mountpoints) this.#mountpoints.delete(mountpoint);
   }
 
   async ocifs(...args: readonly string[]): Promise<string> {

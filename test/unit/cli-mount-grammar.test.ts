@@ -85,6 +85,8 @@ const valueCases: [word: string, expected: Partial<MountOptions>][] = [
   ["driver=erofs", { driver: "erofs" }],
   ["driver=fanotify", { driver: "fanotify" }],
   ["driver=fuse-native", { driver: "fuse-native" }],
+  ["daemon=own", { daemon: "own" }],
+  ["metrics=127.0.0.1:9464", { metrics: { host: "127.0.0.1", port: 9464 } }],
   ["cachedir=cache", { cacheDir: "cache" }],
   ["cachesize=4096", { cacheSizeBytes: 4096 }],
   ["cachesize=1k", { cacheSizeBytes: 1024 }],
@@ -241,11 +243,13 @@ test("letters", () => {
   refusal([image, "/mnt", "-o", 'context="a'], /quote/);
 });
 
-test("-t takes our own type only, -N is refused by name", () => {
+test("-t takes our own type only, -N is passed on as it is", () => {
   assert.equal(request([image, "/mnt", "-t", "fuse.ocifs"]).source, image);
   refusal([image, "/mnt", "-t", "erofs"], /-t erofs/);
   refusal([image, "/mnt", "-t", "ocifs.sub"], /-t ocifs\.sub/);
-  refusal([image, "/mnt", "-N", "/proc/6044/fd/4"], /namespace.*nsenter/, "unsupported");
+  assert.equal(request([image, "/mnt", "-N", "/proc/6044/fd/4"]).namespace, "/proc/6044/fd/4");
+  assert.equal(request([image, "/mnt", "-N12"]).namespace, "12");
+  assert.equal("namespace" in request([image, "/mnt"]), false);
 });
 
 test("remount takes the options that the kernel shows, and stays read-only", () => {

@@ -41,9 +41,19 @@ export const commands: readonly ListedCommand[] = [
     async () => (await import("./serve.js")).serveCommand,
   ),
   listCommand(
+    "daemon",
+    "Serve all mounts of this machine in one process; mount.ocifs hands them over",
+    async () => (await import("./daemon.js")).daemonCommand,
+  ),
+  listCommand(
     "status",
     "Show mounts: driver, bytes fetched, cache, hit ratio, errors",
     async () => (await import("./status.js")).statusCommand,
+  ),
+  listCommand(
+    "metrics",
+    "Print metrics of all daemons in Prometheus' text format",
+    async () => (await import("./metrics.js")).metricsCommand,
   ),
   listCommand(
     "bundle <image> <dir>",

@@ -19,7 +19,7 @@ export const upgradeCommand = defineCommand<{ json: boolean }>({
         const found = await callIfAlive(socket, "status");
         if (found === undefined) continue;
         const before = found.result as DaemonStatus;
-        const after = await replaceDaemon(socket, before, daemonProgram(), signal);
+        const after = await replaceDaemon(socket, before, [...daemonProgram(), ...before.program.slice(2)], signal);
         daemons.push({ before, after });
         if (!args.json) {
           const mounts = after.mounts.map(({ mountpoint }) => mountpoint).join(", ");

@@ -4,6 +4,7 @@ import { churn } from "./churn.js";
 import { daemonKill } from "./daemon-kill.js";
 import { diskFull } from "./disk-full.js";
 import { expiry } from "./expiry.js";
+import { manyImages } from "./many-images.js";
 import { manyMounts } from "./many-mounts.js";
 import { registryFaults } from "./registry-faults.js";
 import { twoDaemons } from "./two-daemons.js";
@@ -22,6 +23,7 @@ export const tortures = {
   "disk-full": { run: diskFull, seconds: 60, shortSeconds: 3 },
   "two-daemons": { run: twoDaemons, seconds: 30, shortSeconds: 2 },
   "many-mounts": { run: manyMounts, seconds: 0, shortSeconds: 0 },
+  "many-images": { run: manyImages, seconds: 0, shortSeconds: 0 },
   churn: { run: churn, seconds: 600, shortSeconds: 4 },
 } as const satisfies Readonly<Record<string, Torture>>;
 
