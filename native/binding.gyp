@@ -2,7 +2,7 @@
   "targets": [{
     "target_name": "ocifs",
     "sources": [
-      "addon.cc", "base/memory.cc",
+      "addon.cc", "memory/binding.cc",
       "erofs/image.cc", "erofs/format.cc", "erofs/inode.cc", "erofs/extents.cc", "erofs/directory.cc", "erofs/xattr.cc", "erofs/listing.cc",
       "erofs/binding.cc",
       "inflate/span_decoder.cc", "inflate/gzip_framing.cc", "inflate/checkpoint_writer.cc", "inflate/recorder.cc", "inflate/zstd_stream.cc", "inflate/zinfo_table.cc", "inflate/binding.cc",

@@ -3,7 +3,7 @@
 #include <malloc.h>
 #endif
 
-#include "async.h"
+#include "../base/async.h"
 
 namespace ocifs {
 namespace {
