@@ -96,18 +96,14 @@ Status TreeFiles::ReadDir(uint64_t directory, uint64_t cookie,
 
 Status TreeFiles::ReadLink(uint64_t node, std::string* out) const { return image_->ReadLink(ToNid(node), out); }
 
-// The kernel then asks no more, for as long as the mount lives, and answers EOPNOTSUPP itself.
-static Status NoXattrs() { return {ENOSYS, "unsupported", "xattrs: the image has none"}; }
-
 Status TreeFiles::GetXattr(uint64_t node, std::string_view name, std::string* out) const {
-  if (image_->has_no_xattrs()) return NoXattrs();
+  // The kernel then asks no more, for as long as the mount lives, and answers EOPNOTSUPP itself. ListXattr does not do the same: many programs
+  // expect that a list can be had, and fewer ask for it.
+  if (image_->has_no_xattrs()) return {ENOSYS, "unsupported", "xattrs: the image has none"};
   return image_->GetXattr(ToNid(node), name, out);
 }
 
-Status TreeFiles::ListXattr(uint64_t node, std::string* out) const {
-  if (image_->has_no_xattrs()) return NoXattrs();
-  return image_->ListXattr(ToNid(node), out);
-}
+Status TreeFiles::ListXattr(uint64_t node, std::string* out) const { return image_->ListXattr(ToNid(node), out); }
 
 Status TreeFiles::MapRead(uint64_t node, uint64_t offset, uint64_t size, std::vector<Piece>* out) const {
   thread_local std::vector<erofs::Extent> extents;
