@@ -50,6 +50,7 @@ export class ServedMount implements AsyncDisposable {
   readonly #parts: Parts;
   readonly #cleanup: Cleanup;
   #ending: Promise<void> | undefined;
+  #lastStatus: MountStatus | undefined;
 
   private constructor(
     config: MountConfig,
@@ -145,7 +146,9 @@ export class ServedMount implements AsyncDisposable {
     return describeKept({ config, driver, mount: mounted.keep(), image, mountedAt: this.#mountedAt });
   }
 
+  /** As it stands; of a mount that is being closed, as it stood then. */
   status(): MountStatus {
+    if (this.#lastStatus) return this.#lastStatus;
     return describe(this.config, this.#parts, { driverReason: this.driverReason, mountedAt: this.#mountedAt });
   }
 
@@ -167,6 +170,7 @@ export class ServedMount implements AsyncDisposable {
   }
 
   async #end(): Promise<void> {
+    this.#lastStatus = this.status();
     // Reads that wait for the network end now; the unmount would otherwise wait for them.
     this.#parts.stopping.abort(new OcifsError("aborted", "mount: it has ended"));
     try {
@@ -177,6 +181,7 @@ export class ServedMount implements AsyncDisposable {
   }
 
   async #leave(): Promise<void> {
+    this.#lastStatus = this.status();
     // In this order: a read that fails now would be answered, one that nobody answers is asked again.
     await this.#parts.mounted.leave();
     await this.#cleanup[Symbol.asyncDispose]();
