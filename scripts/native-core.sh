@@ -5,6 +5,9 @@ export FLAGS='-std=c++20 -O1 -g -Wall -Wextra -Werror -DOPENSSL_SUPPRESS_DEPRECA
 # Read by the scripts that source this. A finding ends the program.
 # shellcheck disable=SC2034
 sanitizers='-fsanitize=address,undefined -fno-sanitize-recover=all'
+# Of clang++: what libFuzzer goes by, without its main().
+# shellcheck disable=SC2034
+fuzzed='-fsanitize=fuzzer-no-link'
 
 # clang++ as Debian calls it; nothing when there is none.
 find_clang() { command -v clang++ || command -v clang++-14 || true; }

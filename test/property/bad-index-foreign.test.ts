@@ -108,7 +108,7 @@ test("a zinfo that is cut short, too long, or of another layer never gives wrong
 test("a tarindex that is damaged is refused or answers inside its bounds", async (t) => {
   // Without digests nobody can tell a damaged name or size from a real one: only that nothing breaks is promised.
   const attempt = await setUp(t);
-  for (let at = 1024; at < attempt.tarindex.length; at += 3) {
+  for (let at = 1024; at < attempt.tarindex.length; at += 9) {
     const options = { tarindex: flipped(attempt.tarindex, at, at % 8) };
     await attempt.try(options, `tarindex byte ${at}`).catch((error: unknown) => {
       if (!(error instanceof assert.AssertionError && /has wrong bytes/.test(error.message))) throw error;

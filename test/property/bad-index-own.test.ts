@@ -98,7 +98,7 @@ test("a flipped bit of the JSON is refused, shows at a read, or changes nothing"
 
 test("a flipped bit of the blob is never served", async (t) => {
   const attempt = await setUp(t);
-  for (const at of every(101, attempt.original.blob.length)) {
+  for (const at of every(307, attempt.original.blob.length)) {
     const outcome = await attempt.try({ blob: flipped(attempt.original.blob, at) }, `blob byte ${at}`);
     assert.notEqual(outcome, "refused", `blob byte ${at}`);
   }
