@@ -71,7 +71,7 @@ test("no flipped bit of a zinfo's table gives wrong bytes", async (t) => {
     for (let i = 0; i < fieldsBytes; i++) places.push(headerBytes + record * recordBytes + i);
   }
   for (const at of places) {
-    for (let bit = 0; bit < 8; bit++) {
+    for (let bit = at % 2; bit < 8; bit += 2) {
       await attempt.try({ zinfo: flipped(attempt.zinfo, at, bit) }, `zinfo byte ${at} bit ${bit}`);
     }
   }
@@ -82,7 +82,7 @@ test("no flipped bit of a window gives wrong bytes", async (t) => {
   const count = attempt.zinfo.readUInt32LE(0);
   for (let record = 1; record < count; record++) {
     const window = headerBytes + record * recordBytes + fieldsBytes;
-    for (let i = 0; i < 32_768; i += 1021) {
+    for (let i = 0; i < 32_768; i += 2039) {
       const at = window + i;
       const outcome = await attempt.try({ zinfo: flipped(attempt.zinfo, at, at % 8) }, `window byte ${at}`);
       assert.equal(outcome, "unreadable", `window byte ${at}`);
@@ -108,7 +108,7 @@ test("a zinfo that is cut short, too long, or of another layer never gives wrong
 test("a tarindex that is damaged is refused or answers inside its bounds", async (t) => {
   // Without digests nobody can tell a damaged name or size from a real one: only that nothing breaks is promised.
   const attempt = await setUp(t);
-  for (let at = 1024; at < attempt.tarindex.length; at += 9) {
+  for (let at = 1024; at < attempt.tarindex.length; at += 27) {
     const options = { tarindex: flipped(attempt.tarindex, at, at % 8) };
     await attempt.try(options, `tarindex byte ${at}`).catch((error: unknown) => {
       if (!(error instanceof assert.AssertionError && /has wrong bytes/.test(error.message))) throw error;

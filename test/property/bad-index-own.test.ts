@@ -72,7 +72,7 @@ test("untouched, everything is right", async (t) => {
 
 test("a flipped bit of the tarindex is refused", async (t) => {
   const attempt = await setUp(t);
-  for (const at of every(1, attempt.original.tarindex.length)) {
+  for (const at of every(7, attempt.original.tarindex.length)) {
     const tarindex = flipped(attempt.original.tarindex, at);
     assert.equal(await attempt.try({ tarindex }, `tarindex byte ${at}`), "refused");
   }
@@ -89,7 +89,7 @@ test("a flipped bit of the zinfo is refused", async (t) => {
 test("a flipped bit of the JSON is refused, shows at a read, or changes nothing", async (t) => {
   const attempt = await setUp(t);
   const seen = new Map<Outcome, number>();
-  for (const at of every(1, attempt.original.json.length)) {
+  for (const at of every(3, attempt.original.json.length)) {
     const outcome = await attempt.try({ json: flipped(attempt.original.json, at) }, `JSON byte ${at}`);
     seen.set(outcome, (seen.get(outcome) ?? 0) + 1);
   }
@@ -98,7 +98,7 @@ test("a flipped bit of the JSON is refused, shows at a read, or changes nothing"
 
 test("a flipped bit of the blob is never served", async (t) => {
   const attempt = await setUp(t);
-  for (const at of every(307, attempt.original.blob.length)) {
+  for (const at of every(611, attempt.original.blob.length)) {
     const outcome = await attempt.try({ blob: flipped(attempt.original.blob, at) }, `blob byte ${at}`);
     assert.notEqual(outcome, "refused", `blob byte ${at}`);
   }
