@@ -210,7 +210,7 @@ describe("tar walker, plain headers", () => {
         assert.deepEqual(outcome(cutShort, [1024]), expected);
         if (typeof expected === "object" && expected !== null && "end" in expected) plain++;
       }),
-      { numRuns: 1200 },
+      { numRuns: 700 },
     );
     assert.ok(plain > 100, `${plain} tars were read to their end`);
   });
@@ -224,7 +224,7 @@ describe("tar walker, plain headers", () => {
         assert.deepEqual(indexOutcome(tar, 4096, true), expected);
         if (typeof expected === "object" && expected !== null && "bytes" in expected) built++;
       }),
-      { numRuns: 1200 },
+      { numRuns: 700 },
     );
     assert.ok(built > 100, `${built} trees were built`);
   });
