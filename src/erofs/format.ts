@@ -15,12 +15,7 @@ export const deviceTableSlot = (superblockOffset + superblockBytes) / deviceSlot
 export const compat = { superblockChecksum: 1, mtime: 2, xattrFilter: 4 } as const;
 export const incompat = { deviceTable: 0x8, address48: 0x80 } as const;
 
-/** An inode's number is its byte address in these units. */
-export const inodeSlotBytes = 32;
-export const compactInodeBytes = 32;
-export const extendedInodeBytes = 64;
 export const layout = { plain: 0, inline: 2, chunk: 4 } as const;
-export const nullBlock = 0xffff_ffff;
 
 export const chunk = {
   /** Format bits: entries are 8-byte indexes with a device id; block addresses have 48 bits. */
@@ -31,7 +26,6 @@ export const chunk = {
   maximumBits: blockBits + 31,
 } as const;
 
-export const direntBytes = 12;
 export const xattrHeaderBytes = 12;
 export const xattrEntryBytes = 4;
 export const xattrFilterSeed = 0x25bbe08f;
@@ -47,13 +41,6 @@ export const fileType = {
   socket: { mode: 0o140000, dirent: 6 },
 } as const;
 export const fileTypeMask = 0o170000;
-
-const direntTypes = new Map<number, number>(Object.values(fileType).map(({ mode, dirent }) => [mode, dirent]));
-
-/** EROFS's directory entry type for a st_mode; 0 when it has none. */
-export function direntTypeOf(mode: number): number {
-  return direntTypes.get(mode & fileTypeMask) ?? 0;
-}
 
 /** Linux's 32-bit device number, as EROFS stores it. */
 export function encodeDevice(major: number, minor: number): number {
