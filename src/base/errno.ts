@@ -23,6 +23,11 @@ const errnoByCode: Record<OcifsErrorCode, number> = {
   internal: constants.errno.EIO,
 };
 
+/** The errno (positive) of the system call whose failure an OcifsError tells of; undefined for all other errors. */
+export function systemErrnoOf(error: unknown): number | undefined {
+  return error instanceof OcifsError ? (error.cause as { errno?: number } | undefined)?.errno : undefined;
+}
+
 /** The errno (positive) with which a failed read of file content is answered. */
 export function errnoOfReadError(error: unknown): number {
   return error instanceof OcifsError ? errnoByCode[error.code] : constants.errno.EIO;

@@ -1,5 +1,6 @@
 import { openSync } from "node:fs";
 import { readlink } from "node:fs/promises";
+import { systemErrnoOf } from "../base/errno.js";
 import { messageOf, OcifsError } from "../base/errors.js";
 import { ownMountNamespace } from "../base/mount-namespace.js";
 import type { MountNamespace } from "../drivers/driver.js";
@@ -37,7 +38,7 @@ export async function findMountpoint(
   try {
     return await findDirectory(path, namespace?.path);
   } catch (cause) {
-    const errno = cause instanceof OcifsError ? (cause.cause as { errno?: number } | undefined)?.errno : undefined;
+    const errno = systemErrnoOf(cause);
     if (errno === ENOENT) {
       throw new OcifsError("usage", `mountpoint ${path}: it does not exist; make it with mkdir`, { cause });
     }

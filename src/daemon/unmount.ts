@@ -1,5 +1,6 @@
 import { realpath } from "node:fs/promises";
 import { resolve } from "node:path";
+import { systemErrnoOf } from "../base/errno.js";
 import { messageOf, OcifsError } from "../base/errors.js";
 import { readMountTable } from "../base/mount-table.js";
 import { unmountThroughFusermount } from "../drivers/mountpoint.js";
@@ -28,8 +29,9 @@ export async function unmountOcifs(mountpoint: string, lazy: boolean): Promise<v
   try {
     await unmount(found.path, lazy);
   } catch (cause) {
-    const { errno } = (cause as OcifsError).cause as { errno?: number };
-    throw new OcifsError(errno === 16 ? "busy" : "io", `umount ${found.path}: ${messageOf(cause)}`, { cause });
+    throw new OcifsError(systemErrnoOf(cause) === 16 ? "busy" : "io", `umount ${found.path}: ${messageOf(cause)}`, {
+      cause,
+    });
   }
 }
 

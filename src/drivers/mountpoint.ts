@@ -1,4 +1,5 @@
 import { spawn } from "node:child_process";
+import { systemErrnoOf } from "../base/errno.js";
 import { OcifsError } from "../base/errors.js";
 import { namespacePath } from "../base/mount-namespace.js";
 import { readMountTable } from "../base/mount-table.js";
@@ -43,7 +44,7 @@ async function unmountOrDetach(
   try {
     await unmount(mountpoint, false, only);
   } catch (error) {
-    const errno = error instanceof OcifsError ? (error.cause as { errno?: number } | undefined)?.errno : undefined;
+    const errno = systemErrnoOf(error);
     // EINVAL: no mountpoint any more. ENOENT: nor a directory.
     if (errno === 22 || errno === 2) return;
     await unmount(mountpoint, true, only);

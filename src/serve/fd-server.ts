@@ -1,6 +1,7 @@
 import { closeSync } from "node:fs";
 import { rm } from "node:fs/promises";
-import { isOcifsError, messageOf, OcifsError } from "../base/errors.js";
+import { systemErrnoOf } from "../base/errno.js";
+import { messageOf, OcifsError } from "../base/errors.js";
 import { limits } from "../base/limits.js";
 import type { Log } from "../base/log.js";
 import { acceptSocket, connectSocket, listenSocket, type Peer, SocketPoller } from "../native/fdpass.js";
@@ -98,7 +99,7 @@ async function removeDead(path: string): Promise<void> {
   try {
     closeSync(connectSocket(path));
   } catch (error) {
-    const errno = isOcifsError(error) ? (error.cause as { errno?: number } | undefined)?.errno : undefined;
+    const errno = systemErrnoOf(error);
     if (errno === 2) return;
     if (errno !== 111) throw error;
     await rm(path, { force: true });

@@ -1,5 +1,6 @@
 import { closeSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
+import { systemErrnoOf } from "../base/errno.js";
 import { isOcifsError, OcifsError } from "../base/errors.js";
 import { limits } from "../base/limits.js";
 import { duplicateFd, MAX_FDS_AT_ONCE, receiveMessage, type SocketPoller, sendMessage } from "../native/fdpass.js";
@@ -112,5 +113,5 @@ export class FdSocket implements Disposable {
 }
 
 function isEinval(error: unknown): boolean {
-  return isOcifsError(error) && (error.cause as { errno?: number } | undefined)?.errno === 22;
+  return systemErrnoOf(error) === 22;
 }
