@@ -3,8 +3,9 @@ import { attachMount } from "../native/mount.js";
 import { closeFd, erofsOptionsOf, makeDeviceMount, whyNotMountable } from "./device-mount.js";
 import { type Driver, type DriverStats, type KeptMount, type Mounted, madeElsewhere } from "./driver.js";
 import { whyErofsIsUnsafe } from "./erofs-probe.js";
+import { factsOfPlace, type KnownPlace, knownPlaceOfFacts } from "./kept-place.js";
 import { sessionFdsOf } from "./kept-session.js";
-import { detachFrom, type MountPlace } from "./mountpoint.js";
+import { detachFrom } from "./mountpoint.js";
 import { Serving } from "./serving.js";
 
 /**
@@ -37,7 +38,6 @@ export const erofsDriver: Driver = {
   async adopt(request, kept) {
     const fds = sessionFdsOf(kept, request.mountpoint);
     const serving = new Serving(request, fds, "devices");
-    const { device, namespace } = kept.facts;
     try {
       // What the process before us had read and not answered waits for ever otherwise.
       serving.resend();
@@ -45,8 +45,7 @@ export const erofsDriver: Driver = {
       await serving.stop({ answer: false });
       throw error;
     }
-    const place = { mountpoint: request.mountpoint, device: String(device) };
-    return new ErofsMount({ ...place, namespace: typeof namespace === "string" ? namespace : undefined }, serving);
+    return new ErofsMount(knownPlaceOfFacts(request.mountpoint, kept.facts), serving);
   },
 };
 
@@ -56,10 +55,10 @@ class ErofsMount implements Mounted {
   readonly ended: Promise<void>;
   readonly #serving: Serving;
   /** Of the EROFS mount. */
-  readonly #place: MountPlace & { readonly device: string };
+  readonly #place: KnownPlace;
   #ending: Promise<void> | undefined;
 
-  constructor(place: MountPlace & { readonly device: string }, serving: Serving) {
+  constructor(place: KnownPlace, serving: Serving) {
     this.mountpoint = place.mountpoint;
     this.ended = serving.ended;
     this.#serving = serving;
@@ -75,8 +74,7 @@ class ErofsMount implements Mounted {
   }
 
   keep(): KeptMount {
-    const { device, namespace } = this.#place;
-    return { fds: this.#serving.keptFds(), facts: { device, ...(namespace === undefined ? {} : { namespace }) } };
+    return { fds: this.#serving.keptFds(), facts: factsOfPlace(this.#place) };
   }
 
   unmount(): Promise<void> {

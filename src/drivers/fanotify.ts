@@ -15,7 +15,8 @@ import {
 } from "./driver.js";
 import { Events, makeEventMount } from "./event-mount.js";
 import { whyEventsFail } from "./fanotify-probe.js";
-import { detachFrom, type MountPlace } from "./mountpoint.js";
+import { factsOfPlace, type KnownPlace, knownPlaceOfFacts } from "./kept-place.js";
+import { detachFrom } from "./mountpoint.js";
 
 /**
  * The kernel's EROFS on the layers' own files in the cache. Before it reads a part of one it asks (fanotify, FAN_PRE_ACCESS), and waits until
@@ -65,7 +66,7 @@ export const fanotifyDriver: Driver = {
 
   async adopt(request, kept) {
     const fds = eventFdsOf(kept, request.mountpoint);
-    const place = placeOf(request.mountpoint, kept);
+    const place = knownPlaceOfFacts(request.mountpoint, kept.facts);
     try {
       const events = new Events({ ...request, guardPid: request.keeper?.pid }, fds, { adopted: true });
       return new EventsMount(request, events, place);
@@ -81,16 +82,11 @@ export const fanotifyDriver: Driver = {
     const request = { tree: { devices: [] }, onMiss: () => undefined, guardPid: undefined };
     const events = new Events(request, fds, { adopted: true });
     events.watcher.refuse();
-    await detachFrom(placeOf(mountpoint, kept), true);
+    await detachFrom(knownPlaceOfFacts(mountpoint, kept.facts), true);
     await events.released;
     await events.watcher.stop();
   },
 };
-
-function placeOf(mountpoint: string, { facts }: KeptMount): MountPlace & { readonly device: string } {
-  const { device, namespace } = facts;
-  return { mountpoint, device: String(device), namespace: typeof namespace === "string" ? namespace : undefined };
-}
 
 function eventFdsOf({ fds }: KeptMount, mountpoint: string): EventFds {
   const { events: groupFd, table: tableFd, index: indexFd } = fds;
@@ -107,12 +103,12 @@ class EventsMount implements Mounted {
   readonly ended: Promise<void>;
   readonly #events: Events;
   /** Of the EROFS mount. */
-  readonly #place: MountPlace & { readonly device: string };
+  readonly #place: KnownPlace;
   #over = false;
   #lastStats = noStats;
   #ending: Promise<void> | undefined;
 
-  constructor(request: MountRequest, events: Events, place: MountPlace & { readonly device: string }) {
+  constructor(request: MountRequest, events: Events, place: KnownPlace) {
     this.mountpoint = place.mountpoint;
     this.#events = events;
     this.#place = place;
@@ -134,11 +130,7 @@ class EventsMount implements Mounted {
 
   keep(): KeptMount {
     const { groupFd, tableFd, indexFd } = this.#events.watcher.fds();
-    const { device, namespace } = this.#place;
-    return {
-      fds: { events: groupFd, table: tableFd, index: indexFd },
-      facts: { device, ...(namespace === undefined ? {} : { namespace }) },
-    };
+    return { fds: { events: groupFd, table: tableFd, index: indexFd }, facts: factsOfPlace(this.#place) };
   }
 
   /** Resolves when the kernel has let go of it: files that are open keep this process, which refuses what they miss. */

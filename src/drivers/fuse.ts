@@ -1,5 +1,6 @@
 import type { Driver, DriverStats, KeptMount, MadeMount, Mounted, MountRequest } from "./driver.js";
 import { finishFuseMount, isRoot, mountFuseAt } from "./fuse-mount.js";
+import { factsOfPlace, placeOfFacts } from "./kept-place.js";
 import { sessionFdsOf } from "./kept-session.js";
 import { detachFrom, type MountPlace } from "./mountpoint.js";
 import { Serving } from "./serving.js";
@@ -25,14 +26,9 @@ export const fuseDriver: Driver = {
 
   async adopt(request, kept) {
     const fds = sessionFdsOf(kept, request.mountpoint);
-    return FuseMount.adopt(request, fds, placeOf(request, kept.facts));
+    return FuseMount.adopt(request, fds, placeOfFacts(request.mountpoint, kept.facts));
   },
 };
-
-function placeOf({ mountpoint }: MountRequest, { device, namespace }: KeptMount["facts"]): MountPlace {
-  const text = (value: unknown) => (typeof value === "string" ? value : undefined);
-  return { mountpoint, device: text(device), namespace: text(namespace) };
-}
 
 class FuseMount implements Mounted {
   readonly driver = "fuse";
@@ -89,11 +85,7 @@ class FuseMount implements Mounted {
   }
 
   keep(): KeptMount {
-    const { device, namespace } = this.#place;
-    return {
-      fds: this.#serving.keptFds(),
-      facts: { ...(device === undefined ? {} : { device }), ...(namespace === undefined ? {} : { namespace }) },
-    };
+    return { fds: this.#serving.keptFds(), facts: factsOfPlace(this.#place) };
   }
 
   unmount(): Promise<void> {
