@@ -4,6 +4,7 @@ import { Cleanup } from "../base/cleanup.js";
 import { isOcifsError, messageOf } from "../base/errors.js";
 import { type KernelErofsMount, mountErofs, mountFuseDetached, probeFileSystem } from "../native/mount.js";
 import type { MountRequest } from "./driver.js";
+import { isRoot } from "./fuse-mount.js";
 import { readOnlyMountAttributes } from "./mount-flags.js";
 import { deviceName } from "./mountpoint.js";
 import { raiseReadahead, Serving, type ServingRequest } from "./serving.js";
@@ -29,7 +30,7 @@ export const closeFd = promisify(close);
 
 /** Why this process cannot mount EROFS, or one of the file systems that it is to lie on; undefined when it can. */
 export async function whyNotMountable(...types: readonly string[]): Promise<string | undefined> {
-  if (process.getuid?.() !== 0) return "mounting EROFS needs root";
+  if (!isRoot()) return "mounting EROFS needs root";
   for (const type of types) {
     try {
       await probeFileSystem(type);

@@ -11,6 +11,7 @@ import {
   type MountRequest,
   madeElsewhere,
 } from "./driver.js";
+import { isRoot } from "./fuse-mount.js";
 import { loadFuseNative, newPackageMount, type PackageMount } from "./fuse-native-package.js";
 import { PathTree } from "./fuse-native-tree.js";
 import { setFlags } from "./mount-flags.js";
@@ -156,8 +157,6 @@ class FuseNativeMount implements Mounted {
     this.#onEnd();
   }
 }
-
-const isRoot = (): boolean => process.getuid?.() === 0;
 
 /** Descriptors of /dev/fuse that this process has. */
 async function sessionFds(): Promise<number[]> {
