@@ -1,8 +1,8 @@
 #!/usr/bin/env node
 import { OcifsError } from "../base/errors.js";
 import { version } from "../base/version.js";
-import type { DaemonEnd, ReadyDetails } from "../daemon/daemon.js";
-import { RESTART_EXIT_CODE } from "../daemon/keeper.js";
+import type { ReadyDetails } from "../daemon/daemon.js";
+import { exitCodeOf } from "../daemon/keeper.js";
 import { readKeptMounts } from "../daemon/kept-mounts.js";
 import type { MountConfig } from "../daemon/mount-config.js";
 import { startMount } from "../daemon/start-mount.js";
@@ -67,8 +67,6 @@ async function serve(request: MountRequest): Promise<number> {
   };
   return exitCodeOf(await runMount(config, onReady, { foreground: true, onBuildProgress }));
 }
-
-const exitCodeOf = (end: DaemonEnd): number => (end === "upgrade" ? RESTART_EXIT_CODE : mountExitCodes.success);
 
 async function configure(
   request: MountRequest,

@@ -9,7 +9,15 @@ import type { TagAnswer } from "../image/tag-answer.js";
 import { ControlServer, type Method } from "./control.js";
 import { handoverSocketPath } from "./handover.js";
 import { takeHandovers } from "./handover-server.js";
-import { instanceId, isRestartedByManager, keeperPid, restartCount, SHARED, stopsAtOnce } from "./keeper.js";
+import {
+  type DaemonEnd,
+  instanceId,
+  isRestartedByManager,
+  keeperPid,
+  restartCount,
+  SHARED,
+  stopsAtOnce,
+} from "./keeper.js";
 import type { FoundMount } from "./kept-mounts.js";
 import type { MetricsAddress } from "./metrics/address.js";
 import type { MountConfig } from "./mount-config.js";
@@ -37,9 +45,6 @@ export interface RunMountOptions {
   /** Called while indexes that are missing are built. */
   readonly onBuildProgress?: (progress: BuildProgress) => void;
 }
-
-/** Why a daemon has come to its end: its mounts are gone, or it makes room for its next version. */
-export type DaemonEnd = "done" | "upgrade";
 
 /**
  * Makes one mount and serves it until it is unmounted or a signal (SIGTERM, SIGINT) comes; then everything is closed.

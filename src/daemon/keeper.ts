@@ -6,6 +6,14 @@ import { OcifsError } from "../base/errors.js";
 /** Exit code that asks the keeper to start the daemon again (native/keeper/keeper.c, EX_TEMPFAIL). */
 export const RESTART_EXIT_CODE = 75;
 
+/** Why a daemon has come to its end: its mounts are gone, or it makes room for its next version. */
+export type DaemonEnd = "done" | "upgrade";
+
+/** What the daemon's process ends with. */
+export function exitCodeOf(end: DaemonEnd): number {
+  return end === "upgrade" ? RESTART_EXIT_CODE : 0;
+}
+
 /** dist/src/daemon/keeper.js → the package's root. */
 const packageRoot = join(dirname(fileURLToPath(import.meta.url)), "..", "..", "..");
 

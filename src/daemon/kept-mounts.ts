@@ -47,7 +47,7 @@ export async function keepMount(kept: KeptServedMount): Promise<MountKeeping | u
   if (!hasServiceManager()) return undefined;
   const name = `m${randomBytes(6).toString("hex")}`;
   const { mount, ...facts } = kept;
-  const parts = [...Object.keys(mount.fds), STATE];
+  const names = [...Object.keys(mount.fds), STATE].map((part) => `${name}.${part}`);
   for (const [part, fd] of Object.entries(mount.fds)) await store(`${name}.${part}`, fd);
   const state: KeptState = { ...facts, facts: mount.facts, stateVersion: STATE_VERSION, version };
   const bytes = Buffer.from(JSON.stringify(state));
@@ -60,7 +60,7 @@ export async function keepMount(kept: KeptServedMount): Promise<MountKeeping | u
   }
   return {
     async forget() {
-      for (const part of parts) await notify(`FDSTOREREMOVE=1\nFDNAME=${name}.${part}`);
+      await forgetKept(names);
     },
   };
 }

@@ -2,15 +2,8 @@ import { Socket } from "node:net";
 import { messageOf, OcifsError } from "../base/errors.js";
 import type { BuildProgress } from "../image/build-indexes.js";
 import { takeKeptDescriptors } from "../native/notify.js";
-import {
-  type DaemonEnd,
-  type ReadyDetails,
-  runKeptMounts,
-  runMount,
-  runSharedDaemon,
-  type SharedDaemonOptions,
-} from "./daemon.js";
-import { RESTART_EXIT_CODE, SHARED } from "./keeper.js";
+import { type ReadyDetails, runKeptMounts, runMount, runSharedDaemon, type SharedDaemonOptions } from "./daemon.js";
+import { type DaemonEnd, exitCodeOf, SHARED } from "./keeper.js";
 import { type FoundMount, readKeptMounts } from "./kept-mounts.js";
 import type { ProgressMessage, Readiness } from "./mount-config.js";
 import { readOrders } from "./orders.js";
@@ -85,8 +78,4 @@ try {
 
 function runShared(found: readonly FoundMount[]): Promise<DaemonEnd> {
   return runSharedDaemon(JSON.parse(process.argv[3] ?? "") as SharedDaemonOptions, found);
-}
-
-function exitCodeOf(end: DaemonEnd): number {
-  return end === "upgrade" ? RESTART_EXIT_CODE : 0;
 }
