@@ -1,10 +1,11 @@
 import { execFile } from "node:child_process";
-import { readdir, readFile, rmdir, statfs } from "node:fs/promises";
+import { readdir, rmdir, statfs } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { ensureDirectory } from "../base/ensure-directory.js";
 import { messageOf, OcifsError } from "../base/errors.js";
 import type { Log } from "../base/log.js";
+import { readMountTable } from "../base/mount-table.js";
 import { launchDaemon } from "../daemon/launch.js";
 import type { MountConfig } from "../daemon/mount-config.js";
 import { type Digest, hexOf } from "../oci/digest.js";
@@ -118,12 +119,7 @@ export class DaemonMounts implements ImageMounts {
 }
 
 async function isMountpoint(directory: string): Promise<boolean> {
-  // The fifth field; its white space and backslashes are octal.
-  const lines = (await readFile("/proc/self/mountinfo", "latin1")).split("\n");
-  const wanted = Buffer.from(directory)
-    .toString("latin1")
-    .replace(/[ \t\n\\]/g, (c) => `\\${c.charCodeAt(0).toString(8).padStart(3, "0")}`);
-  return lines.some((line) => line.split(" ", 5)[4] === wanted);
+  return (await readMountTable("self")).some(({ path }) => path === directory);
 }
 
 /** Lazily, since a container may lie on it; through umount(8), which any mount of ours can be ended with. */
