@@ -5,7 +5,6 @@ import { ContentDirectory } from "../../content/beside.js";
 import { type ExportFormat, exportFormats, exportImage } from "../../content/export-image.js";
 import { defineCommand } from "../command.js";
 import { type TreeArguments, treeOptions, withImageTree } from "./image-tree.js";
-import { toSourceOptions } from "./source-arguments.js";
 
 interface Arguments extends TreeArguments {
   format: ExportFormat;
@@ -25,12 +24,7 @@ export const exportCommand = defineCommand<Arguments>({
         describe: "Directory for the file contents that the output names; default: in the output",
       }),
   run: async (args, context) => {
-    await withImageTree(args, context, async (tree, image) => {
-      const { cacheDir } = await toSourceOptions(
-        args.image,
-        { ...args, username: undefined, "password-stdin": false },
-        context,
-      );
+    await withImageTree(args, context, async (tree, image, cacheDir) => {
       await using cache = await CacheDirectory.open(cacheDir);
       await using content = args.content === undefined ? undefined : await ContentDirectory.open(resolve(args.content));
       const { format } = args;

@@ -32,16 +32,17 @@ export function treeOptions<T>(yargs: Argv<T>): Argv<T & TreeArguments> {
     }) as unknown as Argv<T & TreeArguments>;
 }
 
-/** Opens an image as a mount would, and hands its tree to `use`. Problems of the cache are told on standard error. */
+/** Opens an image as a mount would, and hands its tree to `use`, with the cache it is in. Problems of the cache are told on standard error. */
 export async function withImageTree(
   args: TreeArguments,
   context: CommandContext,
-  use: (tree: ErofsTree, image: MountableImage) => Promise<void>,
+  use: (tree: ErofsTree, image: MountableImage, cacheDir: string) => Promise<void>,
 ): Promise<void> {
+  const source = await toSourceOptions(args.image, args, context);
   using display = new BuildDisplay("ocifs", { sink: context.stderr });
   await using image = await openMountableImage(
     {
-      ...(await toSourceOptions(args.image, args, context)),
+      ...source,
       ...toLayerNumber(args.layer),
       ...(args.tarindex === undefined ? {} : { tarindex: resolve(args.tarindex) }),
       ...(args.zinfo === undefined ? {} : { zinfo: resolve(args.zinfo) }),
@@ -52,7 +53,7 @@ export async function withImageTree(
     context.signal,
   );
   display.finish();
-  await use(ErofsTree.of(image.tree), image);
+  await use(ErofsTree.of(image.tree), image, source.cacheDir);
 }
 
 /** A path as it was typed, as bytes below the root. */

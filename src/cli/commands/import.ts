@@ -13,7 +13,6 @@ import type { Reading } from "../../splitfd/tar-assembler.js";
 import { type CommandContext, defineCommand } from "../command.js";
 import { printJson } from "../output.js";
 import { type TreeArguments, treeOptions, withImageTree } from "./image-tree.js";
-import { toSourceOptions } from "./source-arguments.js";
 
 interface Arguments extends TreeArguments {
   directory: string;
@@ -74,12 +73,7 @@ export const importCommand = defineCommand<Arguments>({
 
 async function fromCache(args: Arguments, context: CommandContext, destination: Destination): Promise<TreeCounts> {
   let counts: TreeCounts | undefined;
-  await withImageTree(args, context, async (tree, image) => {
-    const { cacheDir } = await toSourceOptions(
-      args.image,
-      { ...args, username: undefined, "password-stdin": false },
-      context,
-    );
+  await withImageTree(args, context, async (tree, image, cacheDir) => {
     await using cache = await CacheDirectory.open(cacheDir);
     await using cleanup = new Cleanup();
     const stores = await openStores(image.layers, cache.room, cleanup, context.signal);
